@@ -1,0 +1,68 @@
+"""The device that this process is pinned to. Everything else asks here and knows no brand.
+
+Pinning comes before MindSpore is imported: on Ascend a process must see its own card only.
+"""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+
+from storage.errors import DeviceFailed, NotConfigured
+
+#: The Ascend runtime shows a process only the cards named here.
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Device:
+    """`cpu`, or one Ascend card by its number on this host."""
+
+    kind: str
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Device":
+        if text == "cpu":
+            return cls("cpu")
+        if match := re.fullmatch(r"ascend:(\d{1,3})", text):
+            return cls("ascend", int(match[1]))
+        raise NotConfigured(f"device {text!r}: it must be cpu or ascend:N, N a card's number")
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.number}"
+
+
+def pin(device: Device) -> None:
+    """Let this process see `device` alone. Called once, before MindSpore is imported."""
+    if "mindspore" in sys.modules:
+        raise RuntimeError("a process must be pinned before it imports mindspore")
+    if device.kind == "ascend":
+        os.environ[VISIBLE_DEVICES] = str(device.number)
+
+
+def bring_up(device: Device) -> str:
+    """Import MindSpore on the pinned device and run one operator; returns MindSpore's version.
+
+    Raises NotConfigured when MindSpore is not installed, DeviceFailed when the device is not there.
+    """
+    try:
+        import mindspore
+    except ImportError:
+        raise NotConfigured(
+            "MindSpore is not installed here: pip install 'latentmill[worker]'"
+        ) from None
+    try:
+        # The pinned card is the only one in sight, so its number is 0.
+        mindspore.set_device("CPU" if device.kind == "cpu" else "Ascend", 0)
+        two = mindspore.ops.add(mindspore.Tensor(1.0), mindspore.Tensor(1.0)).asnumpy()
+    except Exception as error:
+        raise DeviceFailed(f"device {device} does not answer: {_first_sentence(error)}") from None
+    if two != 2.0:
+        raise DeviceFailed(f"device {device} computes 1 + 1 = {two}")
+    return str(mindspore.__version__)
+
+
+def _first_sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].split(". ")[0] if lines else type(error).__name__
