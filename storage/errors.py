@@ -81,6 +81,12 @@ class JobFailed(LatentmillError):
         self.code = error_code
 
 
+class BadOutput(LatentmillError):
+    """The model's result is not a picture: never a silent success."""
+
+    code = "bad_output"
+
+
 class WorkerLost(LatentmillError):
     """The job's worker vanished on every attempt that the job was allowed."""
 

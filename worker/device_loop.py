@@ -37,9 +37,9 @@ LOADED_MODELS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """What a step hands over when the next one shares its VAE. `values`: float32 [C, h, w], scaled."""
+    """What a step hands over when the next one shares its VAE."""
 
-    values: np.ndarray
+    values: np.ndarray  # float32 [C, h, w], scaled
     fingerprint: str
 
 

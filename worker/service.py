@@ -40,9 +40,9 @@ class Slots:
     def work(self) -> None:
         """Answer an invitation: take the best job there is, run it, and pass the word on."""
         try:
-            if not self._stopping and self._run_one():
-                if self._runner.ledger.due(self._pool):
-                    invite(self._app, self._pool)
+            more = not self._stopping and self._run_one() and self._runner.ledger.due(self._pool)
+            if more and not self._stopping:
+                invite(self._app, self._pool)
         except Unavailable as error:
             # Nothing is lost: housekeeping invites again when the servers are back.
             logger.error("invitation not answered: %s", error)
