@@ -1,0 +1,6 @@
+"""Lets the tests use the scripts that made their reference arrays."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))

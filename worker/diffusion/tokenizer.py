@@ -1,0 +1,102 @@
+"""CLIP's tokenizer: a prompt becomes 77 ids."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFC, Lowercase, Replace
+from tokenizers.pre_tokenizers import ByteLevel, Split
+
+from worker.diffusion.errors import CheckpointError
+
+LENGTH = 77
+
+# Special tokens, English contractions, runs of letters, single digits, runs of anything else.
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+# In the order in which the reference adds them; the default where a file names none.
+ROLES = (
+    ("bos_token", "<|startoftext|>"),
+    ("eos_token", "<|endoftext|>"),
+    ("unk_token", "<|endoftext|>"),
+    ("pad_token", "<|endoftext|>"),
+)
+
+
+class Tokenizer:
+    """Byte-level BPE as CLIP published it (Radford et al. 2021), from `vocab.json` and `merges.txt`."""
+
+    def __init__(self, backend: Backend, start: str, end: str, pad: str) -> None:
+        self._backend = backend
+        self._start = backend.token_to_id(start)
+        self._end = backend.token_to_id(end)
+        self._pad = backend.token_to_id(pad)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer of a checkpoint's `tokenizer` folder."""
+        files = [Path(folder) / name for name in ("vocab.json", "merges.txt")]
+        for file in files:
+            if not file.is_file():
+                raise CheckpointError(f"{file} is missing; the tokenizer is read from it.")
+        roles, special = read_special_tokens(Path(folder))
+        backend = Backend(
+            BPE.from_file(
+                *map(str, files),
+                unk_token=roles["unk_token"],
+                end_of_word_suffix="</w>",
+                continuing_subword_prefix="",
+            )
+        )
+        cleaning = [NFC(), Replace(Regex(r"\s+"), " "), Lowercase()]
+        backend.normalizer = normalizers.Sequence(cleaning)
+        splitting = [Split(Regex(WORDS), "removed", invert=True), ByteLevel(add_prefix_space=False)]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(splitting)
+        backend.add_special_tokens(special)
+        return cls(backend, *(roles[role] for role in ("bos_token", "eos_token", "pad_token")))
+
+    def __call__(self, text: str) -> list[int]:
+        """Exactly 77 ids: start, at most 75 of the text, end, padding."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids[: LENGTH - 2]
+        return [self._start, *ids, self._end] + [self._pad] * (LENGTH - 2 - len(ids))
+
+    def cut_off(self, text: str) -> str:
+        """The end of a text that does not fit into 77 ids; empty where all of it does."""
+        offsets = self._backend.encode(text, add_special_tokens=False).offsets[LENGTH - 2 :]
+        return text[offsets[0][0] :] if offsets else ""
+
+
+def read_special_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]:
+    """Which token has which role, and all tokens that are matched before any splitting.
+
+    Newer checkpoints list the tokens in `tokenizer_config.json`. In older ones
+    `special_tokens_map.json` has the last word: Stable Diffusion 2 names its padding only there.
+    """
+    config = read_json(folder / "tokenizer_config.json")
+    listed = config.get("added_tokens_decoder", {})
+    later = {} if listed else read_json(folder / "special_tokens_map.json")
+    published = {role: later.get(role) or config.get(role) or default for role, default in ROLES}
+    roles = {
+        role: value if isinstance(value, str) else value["content"]
+        for role, value in published.items()
+    }
+    # Of two rules for one token the last one holds.
+    return roles, [added_token(value) for value in (*published.values(), *listed.values())]
+
+
+def added_token(value: str | dict[str, Any]) -> AddedToken:
+    """A token as the files write it: its text, or its text with rules for matching it."""
+    if isinstance(value, str):
+        return AddedToken(value, special=True)
+    rules = ("lstrip", "rstrip", "single_word", "normalized", "special")
+    return AddedToken(
+        value["content"], **{"special": True, **{k: value[k] for k in rules if k in value}}
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no such file."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
