@@ -1,0 +1,9 @@
+"""What can be wrong with a checkpoint or with a pipeline's input, as sentences for people."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used: a file, a configuration value or a weight is not as needed."""
+
+
+class PipelineInputError(ValueError):
+    """A value given to a pipeline is outside what it accepts."""

@@ -1,0 +1,184 @@
+"""The denoising UNet of Stable Diffusion (https://arxiv.org/abs/2112.10752)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from worker.diffusion.layers import Conv2d, GroupNorm, Linear
+from worker.diffusion.models.config import one_for_each, read_config, require
+from worker.diffusion.models.unet_blocks import DownBlock, Level, MidBlock, UpBlock
+
+#: Fields that change the network, each with the values that leave it as it is built here.
+FIXED = {
+    "act_fn": ("silu", "swish"),
+    "addition_embed_type": (None,),
+    "attention_type": ("default",),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "class_embeddings_concat": (False,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "cross_attention_norm": (None,),
+    "downsample_padding": (1,),
+    "dual_cross_attention": (False,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": (1,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "num_attention_heads": (None,),
+    "num_class_embeds": (None,),
+    "only_cross_attention": (False,),
+    "resnet_out_scale_factor": (1,),
+    "resnet_skip_time_act": (False,),
+    "resnet_time_scale_shift": ("default",),
+    "reverse_transformer_layers_per_block": (None,),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
+    "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
+    "upcast_attention": (False,),
+}
+
+DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
+UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The fields of a UNet's `config.json` that are read here; lists have one entry a level."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    flip_sin_to_cos: bool = True
+    freq_shift: float = 0
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: tuple[int, ...] = (2, 2, 2, 2)
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: tuple[int, ...] = (1280, 1280, 1280, 1280)
+    transformer_layers_per_block: tuple[int, ...] = (1, 1, 1, 1)
+    #: The number of heads, in spite of its name.
+    attention_head_dim: tuple[int, ...] = (8, 8, 8, 8)
+    use_linear_projection: bool = False
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "UNetConfig":
+        """Raises CheckpointError for a value that asks for another network than is built here."""
+        values = read_config(cls, config, FIXED, "unet")
+        levels = len(values["block_out_channels"])
+        for field in (
+            "layers_per_block",
+            "cross_attention_dim",
+            "transformer_layers_per_block",
+            "attention_head_dim",
+            "down_block_types",
+            "up_block_types",
+        ):
+            values[field] = one_for_each(values[field], levels, f"unet {field}")
+        require(values["down_block_types"], DOWN_BLOCKS, "unet down_block_types")
+        require(values["up_block_types"], UP_BLOCKS, "unet up_block_types")
+        return cls(**values)
+
+
+class UNet(nn.Cell):
+    """Predicts what the scheduler asks for from noisy latents.
+
+    latents (n, in_channels, h, w) of any h and w, timesteps (n,) float32, context
+    (n, t, cross_attention_dim) to (n, out_channels, h, w).
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.block_out_channels
+        self.conv_in = Conv2d(config.in_channels, channels[0])
+        self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
+        self.frequencies = frequencies(channels[0], config.freq_shift)
+
+        levels = [self._level(i) for i in range(len(channels))]
+        skips = [[channels[0]]]
+        downs = []
+        for i, level in enumerate(levels):
+            above, last = channels[max(i - 1, 0)], i == len(levels) - 1
+            layers = config.layers_per_block[i]
+            attends = DOWN_BLOCKS[config.down_block_types[i]]
+            downs.append(DownBlock(level, above, layers, attends, downsamples=not last))
+            skips[-1] += [level.channels] * layers
+            if not last:
+                skips.append([level.channels])
+        self.down_blocks = nn.CellList(downs)
+        self.mid_block = MidBlock(levels[-1])
+
+        ups = []
+        below = channels[-1]
+        for i, level in enumerate(reversed(levels)):
+            attends = UP_BLOCKS[config.up_block_types[i]]
+            last = i == len(levels) - 1
+            ups.append(UpBlock(level, below, skips.pop()[::-1], attends, upsamples=not last))
+            below = level.channels
+        self.up_blocks = nn.CellList(ups)
+
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
+        self.conv_out = Conv2d(channels[0], config.out_channels)
+
+    def _level(self, i: int) -> Level:
+        config = self.config
+        return Level(
+            channels=config.block_out_channels[i],
+            time_channels=4 * config.block_out_channels[0],
+            context_channels=config.cross_attention_dim[i],
+            heads=config.attention_head_dim[i],
+            transformer_layers=config.transformer_layers_per_block[i],
+            linear_projection=config.use_linear_projection,
+            groups=config.norm_num_groups,
+            eps=config.norm_eps,
+        )
+
+    def construct(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        time = self.time_embedding(self.sinusoid(timesteps, latents.dtype))
+        x = self.conv_in(latents)
+        states = (x,)
+        for block in self.down_blocks:
+            x, skips = block(x, time, context)
+            states = (*states, *skips)
+        x = self.mid_block(x, time, context)
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            skips, states = states[-count:], states[:-count]
+            size = states[-1].shape[2:] if len(states) > 0 else None
+            x = block(x, skips, time, context, size)
+        return self.conv_out(ops.silu(self.conv_norm_out(x)))
+
+    def sinusoid(self, timesteps: Tensor, dtype: ms.dtype) -> Tensor:
+        """(n,) to (n, block_out_channels[0])."""
+        angles = ops.reshape(timesteps, (-1, 1)) * self.frequencies
+        sin, cos = ops.sin(angles), ops.cos(angles)
+        halves = (cos, sin) if self.config.flip_sin_to_cos else (sin, cos)
+        return ops.cast(ops.concat(halves, 1), dtype)
+
+
+class TimestepEmbedding(nn.Cell):
+    """(n, in_channels) to (n, channels), with the SiLU that every residual block begins with."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.linear_1 = Linear(in_channels, channels)
+        self.linear_2 = Linear(channels, channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.silu(self.linear_2(ops.silu(self.linear_1(x))))
+
+
+def frequencies(channels: int, shift: float) -> Tensor:
+    """(1, channels / 2), from 1 down to about 1 / 10000 (https://arxiv.org/abs/1706.03762)."""
+    half = channels // 2
+    exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / (half - shift)
+    return Tensor(np.exp(exponents.astype(np.float32))[None])
