@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from make_tokenizer import VARIANTS, write_variant
+
 from worker.diffusion.errors import CheckpointError
 from worker.diffusion.tokenizer import Tokenizer
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Writes tokenizer.json and tokenizer.npz: prompts, and their ids by the reference's tokenizer.
 
 Needs transformers (reference environment); run as `python tests/reference/make_tokenizer.py`.
@@ -72,8 +73,9 @@ TEXTS = [
 
 PIECES = [
     "cat", "dog", "the", "painting", "sunset", "RED", "Blue", "green", "é", "ü", "ñ", "œ", "ß",
-    "猫", "山", "の", "ア", "글", "я", "Ж", "λ", "ش", "🐈", "🚀", "❤️", "12", "7", "0", "½", "'s", "'re",
-    "'ll", "'", "!", "?", "...", ",", "-", "_", "(", ")", "[", "]", ":1.3", "#", "%", "&", "@", "$",
+    "猫", "山", "の", "ア", "글", "я", "Ж", "λ", "ش", "🐈", "🚀", "❤️", "12", "7", "0", "½",
+    "'s", "'re", "'ll", "'", "!", "?", "...", ",", "-", "_", "(", ")", "[", "]", ":1.3", "#",
+    "%", "&", "@", "$",
     " ", "  ", "\t", "\n", "\u00a0", "\u200d", "\x03", "<|endoftext|>", "<|startoftext|>", "</w>",
     "house", "water", "hi", "low", "of", "in", "and", "photo", "oil", "tree", "zebra", "Quartz",
 ]  # fmt: skip

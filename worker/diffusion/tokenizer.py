@@ -27,7 +27,7 @@ ROLES = (
 
 
 class Tokenizer:
-    """Byte-level BPE as CLIP published it (Radford et al. 2021), from `vocab.json` and `merges.txt`."""
+    """CLIP's byte-level BPE (Radford et al. 2021), from `vocab.json` and `merges.txt`."""
 
     def __init__(self, backend: Backend, start: str, end: str, pad: str) -> None:
         self._backend = backend

@@ -1,0 +1,42 @@
+"""Pictures to pixels and back."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MULTIPLE = 8
+
+
+def to_pixels(
+    image: Image.Image, width: int | None = None, height: int | None = None
+) -> np.ndarray:
+    """Pixels (3, height, width) in -1..1, upright and in RGB.
+
+    Without a size the picture keeps its own, each side rounded down to a multiple of 8.
+    """
+    upright = to_rgb(ImageOps.exif_transpose(image))
+    size = (width or round_down(upright.width), height or round_down(upright.height))
+    resized = upright.resize(size, Image.Resampling.LANCZOS)
+    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)) * 2 - 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; 16-bit grey keeps its high byte, which Pillow would clip."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def round_down(side: int) -> int:
+    """The largest multiple of 8 that is not above `side`."""
+    return side - side % MULTIPLE
+
+
+def to_array(pixels: np.ndarray) -> np.ndarray:
+    """An array (height, width, 3) in 0..1, float32, from decoded pixels (3, height, width)."""
+    return np.clip(pixels / 2 + 0.5, 0, 1).transpose(1, 2, 0).astype(np.float32)
+
+
+def to_picture(array: np.ndarray) -> Image.Image:
+    """A picture from an array (height, width, 3) in 0..1."""
+    return Image.fromarray((array * 255).round().astype(np.uint8))
