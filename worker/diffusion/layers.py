@@ -4,7 +4,7 @@ Each layer computes the same function everywhere; only the operators differ:
 
 | layer | CPU (compiled, float32) | Ascend |
 |---|---|---|
-| GroupNorm | BatchNorm over groups as channels, then the affine part as inference BatchNorm | group_norm |
+| GroupNorm | BatchNorm over groups as channels, then an affine inference BatchNorm | group_norm |
 | LayerNorm | BatchNorm over rows as channels, then the affine part | layer_norm |
 | Gelu | x (erf(x / sqrt 2) / 2 + 1/2) | gelu |
 | attention | BatchMatMul over rows times heads, long queries in chunks | flash_attention_score |
@@ -16,10 +16,13 @@ the path of attributes. They start as untouched zeros, which cost neither time n
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import initializer
 
 #: Attention scores held at once on the CPU (floats): longer queries are taken in chunks.
 SCORES_AT_ONCE = 2**27
@@ -43,8 +46,21 @@ def on_ascend() -> bool:
     return ms.get_context("device_target") == "Ascend"
 
 
+_dtype: ContextVar[ms.dtype] = ContextVar("dtype of new parameters", default=ms.float32)
+
+
+@contextmanager
+def parameters_in(dtype: ms.dtype) -> Iterator[None]:
+    """Cells built inside have parameters of this dtype; otherwise it is float32."""
+    token = _dtype.set(dtype)
+    try:
+        yield
+    finally:
+        _dtype.reset(token)
+
+
 def empty_parameter(*shape: int) -> Parameter:
-    return Parameter(Tensor.from_numpy(np.zeros(shape, np.float32)), requires_grad=False)
+    return Parameter(initializer("zeros", shape, _dtype.get()), requires_grad=False)
 
 
 class Linear(nn.Cell):
@@ -222,7 +238,7 @@ class MultiHeadAttention(nn.Cell):
         return ops.reshape(ops.transpose(y[:, :, :, :d], (0, 2, 1, 3)), (n, s, c))
 
     def padded(self, x: Tensor) -> Tensor:
-        """(n, s, heads * d) to (n, heads, s, d'), d' the next multiple of 16, as the kernel needs."""
+        """(n, s, heads * d) to (n, heads, s, d'), d' the multiple of 16 that the kernel needs."""
         n, s, _ = x.shape
         d = self.head_channels
         x = ops.transpose(ops.reshape(x, (n, s, self.heads, d)), (0, 2, 1, 3))

@@ -108,10 +108,7 @@ class Transformer2DModel(nn.Cell):
     def construct(self, x: Tensor, context: Tensor) -> Tensor:
         shape = x.shape
         y = self.norm(x)
-        if self.linear_projection:
-            y = self.proj_in(tokens(y))
-        else:
-            y = tokens(self.proj_in(y))
+        y = self.proj_in(tokens(y)) if self.linear_projection else tokens(self.proj_in(y))
         for block in self.transformer_blocks:
             y = block(y, context)
         if self.linear_projection:
