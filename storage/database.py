@@ -1,0 +1,151 @@
+"""The connection to the ledger's database: SQLite for one machine, Postgres for many."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from storage.errors import LedgerUnavailable, NotConfigured
+
+#: Seconds that a writer waits for the others' transactions (SQLite has one writer at a time).
+BUSY_TIMEOUT = 30.0
+_WRITES = "latentmill_writes"
+
+
+class Database:
+    """Short transactions on one database; safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = _parse(url)
+        self._engine = _engine(self._url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._explained(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block and rolls back on any exception."""
+        with self._explained(), self._engine.connect() as connection:
+            connection = connection.execution_options(**{_WRITES: True})
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """One sentence for people instead of a driver's error; never with the password."""
+        try:
+            yield
+        except PoolTimeout as error:
+            raise self._unavailable(error) from None
+        except DBAPIError as error:
+            if _lacks_tables(error):
+                raise NotConfigured(
+                    f"the database {self} lacks the ledger's tables, or has them from another"
+                    " version: run `latentmill migrate`"
+                ) from None
+            lost = isinstance(error, OperationalError | InterfaceError)
+            if lost or error.connection_invalidated:
+                raise self._unavailable(error.orig) from None
+            raise
+
+    def _unavailable(self, cause: BaseException | None) -> LedgerUnavailable:
+        reason = next(iter(str(cause).strip().splitlines()), "no reason given")
+        if self._url.password:
+            reason = reason.replace(str(self._url.password), "***")
+        return LedgerUnavailable(f"the ledger at {self} cannot be used: {reason}")
+
+    def __str__(self) -> str:
+        # The query part may hold secrets as well.
+        return self._url.set(query={}).render_as_string(hide_password=True)
+
+
+def insert(connection: Connection, table: Table) -> "sqlite.Insert | postgresql.Insert":
+    """An INSERT with ON CONFLICT, which both databases know and standard SQL does not."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise NotConfigured(
+            "database_url: not a database URL: use sqlite:///path/to/file"
+            " or postgresql://user@host/name"
+        ) from None
+    if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername != "sqlite":
+        raise NotConfigured(
+            f"database_url: {url.drivername!r} is not supported: use sqlite:///path/to/file"
+            " or postgresql://user@host/name"
+        )
+    if url.database in (None, "", ":memory:"):
+        raise NotConfigured(
+            "database_url: an SQLite database in memory would be lost: use sqlite:///path/to/file"
+        )
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.drivername == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        url,
+        # A server that was restarted leaves dead connections behind.
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "application_name": "latentmill",
+        },
+    )
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: Any) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    # The driver must not begin transactions by itself: _begin_sqlite does.
+    connection.isolation_level = None
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that writes takes the lock at once: one that begins by reading cannot wait
+    # for it later.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _lacks_tables(error: DBAPIError) -> bool:
+    message = str(error.orig)
+    if isinstance(error, ProgrammingError):  # Postgres
+        return "does not exist" in message
+    return "no such table" in message or "has no column" in message or "no such column" in message
