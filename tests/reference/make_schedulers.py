@@ -134,7 +134,8 @@ def main() -> None:
     for i, case in enumerate(cases):
         timesteps, samples = run_reference(case)
         arrays[f"timesteps{i}"], arrays[f"samples{i}"] = timesteps.astype(np.float32), samples
-    (HERE / "schedulers.json").write_text(json.dumps(cases, indent=0), "utf-8")
+    lines = ",\n".join(json.dumps(case) for case in cases)
+    (HERE / "schedulers.json").write_text(f"[\n{lines}\n]\n", "utf-8")
     joined = {
         "lengths": np.array([len(arrays[f"timesteps{i}"]) for i in range(len(cases))]),
         "timesteps": np.concatenate([arrays[f"timesteps{i}"] for i in range(len(cases))]),

@@ -51,10 +51,16 @@ class Row:
 
 
 def step(rows: Sequence[Row], predict: Predict) -> None:
-    """Takes each row one step further, whatever its position; all of one latent shape."""
-    outputs = iter(predict_places([place for row in rows for place in places(row)], predict))
-    guided = [guide(row, [next(outputs) for _ in row.contexts]) for row in rows]
-    for row, output in zip(rows, guided, strict=True):
+    """Takes each row one step further, whatever its position.
+
+    Rows whose latents have one shape share a call. If the model fails, no row has moved.
+    """
+    outputs: list[tuple[Row, np.ndarray]] = []
+    for shape in dict.fromkeys(row.latent.shape for row in rows):
+        alike = [row for row in rows if row.latent.shape == shape]
+        batch = predict_places([place for row in alike for place in places(row)], predict)
+        outputs += [(row, guide(row, [next(batch) for _ in row.contexts])) for row in alike]
+    for row, output in outputs:
         advance(row, output)
 
 

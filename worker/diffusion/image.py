@@ -1,21 +1,12 @@
 """Pictures to pixels and back."""
 
 import numpy as np
-from PIL import Image, ImageOps
-
-MULTIPLE = 8
+from PIL import Image
 
 
-def to_pixels(
-    image: Image.Image, width: int | None = None, height: int | None = None
-) -> np.ndarray:
-    """Pixels (3, height, width) in -1..1, upright and in RGB.
-
-    Without a size the picture keeps its own, each side rounded down to a multiple of 8.
-    """
-    upright = to_rgb(ImageOps.exif_transpose(image))
-    size = (width or round_down(upright.width), height or round_down(upright.height))
-    resized = upright.resize(size, Image.Resampling.LANCZOS)
+def to_pixels(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Pixels (3, height, width) in -1..1 of a picture resized to that size."""
+    resized = to_rgb(image).resize((width, height), Image.Resampling.LANCZOS)
     scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)) * 2 - 1
 
@@ -27,9 +18,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def round_down(side: int) -> int:
-    """The largest multiple of 8 that is not above `side`."""
-    return side - side % MULTIPLE
+def round_down(side: int, multiple: int) -> int:
+    """The largest multiple that is not above `side`."""
+    return side - side % multiple
 
 
 def to_array(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,5 @@
+"""The model families that there are."""
+
+from worker.diffusion.pipelines.stable_diffusion import StableDiffusion
+
+FAMILIES = (StableDiffusion,)
