@@ -4,14 +4,14 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load, save
 
-from storage.ledger import StepRecord
+from storage.jobs import CarryKind, StepRecord
 from storage.objects import Objects, carry_key
 from storage.picture import load_picture
 from worker.delivery import png
 from worker.device_loop import Latent, Rendered
 
 
-def keep(objects: Objects, job_id: str, index: int, rendered: Rendered) -> tuple[str, str]:
+def keep(objects: Objects, job_id: str, index: int, rendered: Rendered) -> tuple[str, CarryKind]:
     """Store what step `index` hands over; returns its key and its kind. Repeating is harmless."""
     if rendered.latent is not None:
         key = carry_key(job_id, index, "safetensors")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from storage.errors import (
@@ -39,7 +40,7 @@ LOADED_MODELS = 2
 class Latent:
     """What a step hands over when the next one shares its VAE."""
 
-    values: np.ndarray  # float32 [C, h, w], scaled
+    values: NDArray[np.float32]  # [C, h, w], scaled
     fingerprint: str
 
 
@@ -136,6 +137,8 @@ class DeviceLoop:
         step, watch = request.step, request.watch
         if watch.leave is not None:
             raise watch.leave
+        from worker.diffusion import PipelineInputError
+
         pipe = self._pipeline(request.model)
         begun = time.monotonic()
         source = request.source
@@ -160,7 +163,7 @@ class DeviceLoop:
                 picture = pipe.decode_picture(values)
         except LatentmillError:
             raise
-        except ValueError as error:
+        except PipelineInputError as error:
             raise InvalidSpec(str(error)) from None
         except RuntimeError as error:
             logger.exception("the device failed")
@@ -181,7 +184,7 @@ class DeviceLoop:
             warnings=tuple(_warnings(pipe, step)),
         )
 
-    def _takes_latent(self, request: Request, pipe: Any, values: np.ndarray) -> bool:
+    def _takes_latent(self, request: Request, pipe: Any, values: NDArray[np.float32]) -> bool:
         """Whether the next step can go on from the latent: the same VAE, and no other size."""
         if request.following is None:
             return False
@@ -195,7 +198,7 @@ class DeviceLoop:
         if model in self._pipelines:
             self._pipelines.move_to_end(model)
             return self._pipelines[model]
-        from worker.diffusion import Pipeline
+        from worker.diffusion import CheckpointError, HubError, Pipeline
 
         while len(self._pipelines) >= LOADED_MODELS:
             self._pipelines.popitem(last=False)
@@ -204,10 +207,10 @@ class DeviceLoop:
             pipe = Pipeline.from_pretrained(
                 locate(model), revision=model.revision, variant=model.variant, dtype=model.dtype
             )
-        except ValueError as error:
+        except CheckpointError as error:
             raise InvalidModel(f"model {model.alias}: {error}") from None
-        except OSError as error:
-            raise Unavailable(f"model {model.alias} could not be read: {error}") from error
+        except (HubError, OSError) as error:
+            raise Unavailable(f"model {model.alias} could not be read: {error}") from None
         logger.info("loaded model %s in %.1f s", model.alias, time.monotonic() - begun)
         self._pipelines[model] = pipe
         return pipe

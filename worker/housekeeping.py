@@ -11,7 +11,8 @@ from celery import Celery
 
 from storage.broker import invite, waiting
 from storage.errors import ClaimLost, Unavailable
-from storage.ledger import Ledger, Worker
+from storage.jobs import Worker
+from storage.ledger import Ledger
 from storage.settings import Settings
 from worker.runner import Running
 

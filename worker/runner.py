@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from storage.errors import ClaimLost, InvalidImage, LatentmillError, NotFound, Unavailable
-from storage.ledger import Claim, Ledger, StepRecord
+from storage.jobs import CarryKind, Claim, State, StepRecord
+from storage.ledger import Ledger
 from storage.models import Model, find_model
 from storage.objects import Objects, result_key
 from storage.picture import load_picture
@@ -98,7 +99,7 @@ class Runner:
             claim, code=code, message=message, retry_in=pause if retryable else None
         )
         logger.warning("job %s %s (%s): %s", claim.job_id, state, code, message)
-        if state == "failed":
+        if state is State.FAILED:
             self._drop_carries(claim, self.ledger.job(claim.job_id).steps)
 
     def _drop_carries(self, claim: Claim, records: tuple[StepRecord, ...]) -> None:
@@ -175,7 +176,9 @@ class Runner:
     ) -> StepRecord:
         """Store a step's results in the bucket; returns the record to write."""
         spec, steps = claim.spec, len(claim.spec.steps)
-        artifact = carry_key = carry_kind = None
+        artifact: str | None = None
+        carry_key: str | None = None
+        carry_kind: CarryKind | None = None
         if index == steps - 1 or spec.keep_steps:
             model = find_model(self.models, spec.steps[index].model, self.settings)
             runtime = {"mindspore": self.loop.version, "device": str(self.loop.device)}

@@ -11,7 +11,8 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from storage.broker import WORK, celery_app, invite, queue_name
 from storage.errors import NotConfigured, Unavailable
-from storage.ledger import Claim, Ledger, Worker
+from storage.jobs import Claim, Worker
+from storage.ledger import Ledger
 from storage.models import load_models
 from storage.objects import Objects
 from storage.settings import Settings, require
@@ -121,7 +122,7 @@ def serve(settings: Settings, device: Device, *, slots: int, pool: str) -> None:
         )  # fmt: skip
 
     leases = Repeat(
-        "leases", settings.renew_seconds, lambda: renew_leases(ledger, crew.running(), settings)
+        "leases", settings.renew_seconds, lambda: renew_leases(ledger, crew.running, settings)
     )
     house = Repeat("housekeeping", settings.poll_seconds, lambda: keep_house(ledger, app, me()))
 

@@ -1,7 +1,7 @@
 """Diffusion pipelines in MindSpore: they know no job, no queue and no bucket."""
 
 from worker.diffusion.denoise import Row
-from worker.diffusion.errors import CheckpointError, PipelineInputError
+from worker.diffusion.errors import CheckpointError, HubError, PipelineInputError
 from worker.diffusion.pipelines import Pipeline
 
-__all__ = ["CheckpointError", "Pipeline", "PipelineInputError", "Row"]
+__all__ = ["CheckpointError", "HubError", "Pipeline", "PipelineInputError", "Row"]
