@@ -8,10 +8,11 @@ from kombu.exceptions import KombuError, OperationalError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
-from storage.errors import BrokerUnavailable
+from storage.errors import BrokerUnavailable, NotConfigured
 
 #: The only task: take the best job of the pool, if there is one.
 WORK = "latentmill.work"
+SCHEMES = ("redis", "rediss", "redis+socket")
 #: Seconds for one answer from Redis: a frozen broker must not hold up its clients.
 SOCKET_TIMEOUT = 2.5
 
@@ -22,6 +23,9 @@ def queue_name(pool: str) -> str:
 
 def celery_app(redis_url: str) -> Celery:
     """The app that producers invite with and workers consume with; connects when first used."""
+    scheme = redis_url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise NotConfigured(f"redis_url: must begin with {', '.join(f'{s}://' for s in SCHEMES)}")
     app = Celery("latentmill", broker=redis_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.embedded.lock import is_locked
 from storage.errors import NotConfigured
 
 PREFIX = "LATENTMILL_"
@@ -74,6 +75,8 @@ def require(settings: Settings, field: str) -> str:
 
 
 def _running_stack(home: Path) -> dict[str, Any]:
+    if not is_locked(home):  # whatever a stack that was killed left behind
+        return {}
     try:
         found: dict[str, Any] = json.loads((home / STACK_FILE).read_text())
     except FileNotFoundError:
