@@ -55,6 +55,21 @@ def test_what_is_cut_off_is_the_rest_of_the_text_as_written(tokenizer):
     assert tokenizer.cut_off("") == ""
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, name):
+    write_variant(tmp_path, VARIANTS[0])
+    (tmp_path / name).write_text("{ no file like this")
+    with pytest.raises(CheckpointError, match=name):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_role_needs_a_token(tmp_path):
+    write_variant(tmp_path, VARIANTS[0])
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": {"content": ""}}')
+    with pytest.raises(CheckpointError, match="pad_token is ''"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_a_folder_without_vocabulary_is_refused_by_name(tmp_path):
     with pytest.raises(CheckpointError, match=r"vocab\.json is missing"):
         Tokenizer.from_pretrained(tmp_path)

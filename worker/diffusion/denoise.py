@@ -15,6 +15,8 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 #: The batch sizes a model is compiled for.
 SIZES = (16, 8, 4, 2, 1)
 
+NOTHING = np.zeros((), np.float32)
+
 
 @dataclass(eq=False)
 class Row:
@@ -34,7 +36,7 @@ class Row:
     negative_embedding: np.ndarray | None = None
     guidance_scale: float = 1.0
     position: int = 0
-    saved: np.ndarray | None = None
+    saved: np.ndarray = field(default_factory=lambda: NOTHING)
     #: The newest first.
     history: list[np.ndarray] = field(default_factory=list)
 
@@ -120,8 +122,8 @@ def advance(row: Row, output: np.ndarray) -> None:
     row.position += 1
 
 
-def combine(coefficients: np.ndarray, terms: Iterable[np.ndarray | None]) -> np.ndarray | None:
-    """The linear combination of the terms whose coefficient is not zero; None where all are."""
+def combine(coefficients: np.ndarray, terms: Iterable[np.ndarray]) -> np.ndarray:
+    """The linear combination of the terms, leaving out those whose coefficient is zero."""
     # A history is shorter than its columns at first.
     scaled = [c * term for c, term in zip(coefficients.tolist(), terms, strict=False) if c]
-    return functools.reduce(np.add, scaled) if scaled else None
+    return functools.reduce(np.add, scaled) if scaled else NOTHING

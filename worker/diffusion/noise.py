@@ -12,6 +12,6 @@ def make_generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
 
 
-def draw(generator: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+def draw(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """The generator's next standard normal sample of one latent `(C, h, w)`, float32."""
     return generator.standard_normal((1, *shape), dtype=np.float32)[0]

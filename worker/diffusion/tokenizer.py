@@ -1,6 +1,5 @@
 """CLIP's tokenizer: a prompt becomes 77 ids."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from tokenizers.normalizers import NFC, Lowercase, Replace
 from tokenizers.pre_tokenizers import ByteLevel, Split
 
 from worker.diffusion.errors import CheckpointError
+from worker.diffusion.layout import read_json
 
 LENGTH = 77
 
@@ -29,34 +29,48 @@ ROLES = (
 class Tokenizer:
     """CLIP's byte-level BPE (Radford et al. 2021), from `vocab.json` and `merges.txt`."""
 
-    def __init__(self, backend: Backend, start: str, end: str, pad: str) -> None:
+    def __init__(self, backend: Backend, start: int, end: int, pad: int) -> None:
         self._backend = backend
-        self._start = backend.token_to_id(start)
-        self._end = backend.token_to_id(end)
-        self._pad = backend.token_to_id(pad)
+        self._start, self._end, self._pad = start, end, pad
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Tokenizer":
-        """The tokenizer of a checkpoint's `tokenizer` folder."""
+        """The tokenizer of a checkpoint's `tokenizer` folder.
+
+        Raises CheckpointError where a file is missing or damaged.
+        """
         files = [Path(folder) / name for name in ("vocab.json", "merges.txt")]
         for file in files:
             if not file.is_file():
                 raise CheckpointError(f"{file} is missing; the tokenizer is read from it.")
         roles, special = read_special_tokens(Path(folder))
-        backend = Backend(
-            BPE.from_file(
+        try:
+            bpe = BPE.from_file(
                 *map(str, files),
                 unk_token=roles["unk_token"],
                 end_of_word_suffix="</w>",
                 continuing_subword_prefix="",
             )
-        )
+        except Exception as error:  # the library has no class of its own
+            raise CheckpointError(f"{files[0]} or {files[1].name} is damaged: {error}") from error
+        backend = Backend(bpe)
         cleaning = [NFC(), Replace(Regex(r"\s+"), " "), Lowercase()]
         backend.normalizer = normalizers.Sequence(cleaning)
         splitting = [Split(Regex(WORDS), "removed", invert=True), ByteLevel(add_prefix_space=False)]
         backend.pre_tokenizer = pre_tokenizers.Sequence(splitting)
         backend.add_special_tokens(special)
-        return cls(backend, *(roles[role] for role in ("bos_token", "eos_token", "pad_token")))
+        ids = []
+        for role in ("bos_token", "eos_token", "pad_token"):
+            token_id = backend.token_to_id(roles[role])
+            if token_id is None:
+                raise CheckpointError(f"{folder}: {role} is {roles[role]!r}, which is no token.")
+            ids.append(token_id)
+        return cls(backend, *ids)
+
+    @property
+    def size(self) -> int:
+        """All ids are below this."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def __call__(self, text: str) -> list[int]:
         """Exactly 77 ids: start, at most 75 of the text, end, padding."""
@@ -75,9 +89,9 @@ def read_special_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]
     Newer checkpoints list the tokens in `tokenizer_config.json`. In older ones
     `special_tokens_map.json` has the last word: Stable Diffusion 2 names its padding only there.
     """
-    config = read_json(folder / "tokenizer_config.json")
+    config = read_optional(folder / "tokenizer_config.json")
     listed = config.get("added_tokens_decoder", {})
-    later = {} if listed else read_json(folder / "special_tokens_map.json")
+    later = {} if listed else read_optional(folder / "special_tokens_map.json")
     published = {role: later.get(role) or config.get(role) or default for role, default in ROLES}
     roles = {
         role: value if isinstance(value, str) else value["content"]
@@ -97,6 +111,6 @@ def added_token(value: str | dict[str, Any]) -> AddedToken:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is no such file."""
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

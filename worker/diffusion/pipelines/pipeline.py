@@ -93,9 +93,9 @@ class Pipeline(ABC):
                 on_step(done, total)
         return [self.finish(row.latent, output_type) for row in rows]
 
-    @abstractmethod
-    def prepare(self, prompt: str, image: Any = None, **options: Any) -> Row:
-        """A row at its start: all checks, all encoding and the starting noise."""
+    #: `prepare(prompt, image, **options)`, the options being the family's own, gives a row at its
+    #: start: all checks, all encoding and the starting noise are done.
+    prepare: Callable[..., Row]
 
     @abstractmethod
     def step(self, rows: Sequence[Row]) -> None:
@@ -103,7 +103,10 @@ class Pipeline(ABC):
 
     @abstractmethod
     def decode(self, latent: np.ndarray) -> np.ndarray:
-        """An array [height, width, 3] in 0..1 from a latent [C, h, w]."""
+        """An array [height, width, 3] in 0..1 from a latent [C, h, w].
+
+        Raises FloatingPointError where the result is not finite: a picture would hide that.
+        """
 
     def decode_picture(self, latent: np.ndarray) -> Image.Image:
         """A picture from a latent [C, h, w]."""

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, nn
 from PIL import Image, ImageOps
 
 from worker.diffusion import denoise
 from worker.diffusion.checkpoint import Checkpoint
 from worker.diffusion.denoise import Row
-from worker.diffusion.errors import PipelineInputError
+from worker.diffusion.errors import CheckpointError, PipelineInputError
 from worker.diffusion.image import round_down, to_array, to_pixels
 from worker.diffusion.models.load import load_text_encoder, load_unet, load_vae
 from worker.diffusion.noise import draw, make_generator
@@ -40,7 +40,20 @@ class StableDiffusion(Pipeline):
         self.vae = load_vae(checkpoint, dtype)
         self.vae_scale_factor = self.vae.config.downscale
         self.default_size = default_size(checkpoint.config("unet"), self.vae_scale_factor)
-        self._embedding = lru_cache(EMBEDDINGS_KEPT)(self._encode_prompt)
+        if self.unet.config.in_channels != self.vae.config.latent_channels:
+            raise CheckpointError(
+                f"unet in_channels is {self.unet.config.in_channels}; "
+                f"allowed: {self.vae.config.latent_channels}, the vae's latent_channels."
+            )
+        vocabulary = self.text_encoder.config.vocab_size
+        if self.tokenizer.size > vocabulary:
+            raise CheckpointError(
+                f"the tokenizer has {self.tokenizer.size} tokens, but text_encoder vocab_size "
+                f"is {vocabulary}."
+            )
+        # Not a method of this object: the cache would keep an unloaded pipeline in memory.
+        encode = partial(encode_prompt, self.tokenizer, self.text_encoder)
+        self.embedding = lru_cache(EMBEDDINGS_KEPT)(encode)
 
     def prepare(
         self,
@@ -106,7 +119,7 @@ class StableDiffusion(Pipeline):
 
     def encode_prompts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings (n, 77, C), float32."""
-        return np.stack([self._embedding(text) for text in texts])
+        return np.stack([self.embedding(text) for text in texts])
 
     def encode_images(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (n, C, h, w) of unscaled latents, from pixels in -1..1."""
@@ -117,7 +130,13 @@ class StableDiffusion(Pipeline):
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         unscaled = latent[None] / self.vae.config.scaling_factor
-        return to_array(host(self.vae.decode(self.device(unscaled)))[0])
+        pixels = host(self.vae.decode(self.device(unscaled)))[0]
+        if not np.isfinite(pixels).all():
+            raise FloatingPointError(
+                "the decoded picture holds values that are not finite; "
+                "with dtype 'float16' the vae may have overflowed."
+            )
+        return to_array(pixels)
 
     def check_size(self, image: Any, width: int | None, height: int | None) -> tuple[int, int]:
         """Width and height of the result."""
@@ -163,9 +182,11 @@ class StableDiffusion(Pipeline):
     def device(self, array: np.ndarray) -> Tensor:
         return Tensor(np.ascontiguousarray(array, dtype=np.float32)).astype(self.dtype)
 
-    def _encode_prompt(self, text: str) -> np.ndarray:
-        ids = Tensor(np.array([self.tokenizer(text)], dtype=np.int32))
-        return host(self.text_encoder(ids))[0]
+
+def encode_prompt(tokenizer: Tokenizer, text_encoder: nn.Cell, text: str) -> np.ndarray:
+    """The embedding (77, C) of one text; one at a time, so that one shape is compiled."""
+    ids = Tensor(np.array([tokenizer(text)], dtype=np.int32))
+    return host(text_encoder(ids))[0]
 
 
 def host(tensor: Tensor) -> np.ndarray:
@@ -182,6 +203,8 @@ def default_size(unet: Mapping[str, Any], scale: int) -> tuple[int, int]:
 def check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
         raise PipelineInputError(f"{name} is {text!r}; it must be a text.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PipelineInputError(f"{name} holds half a character (a lone surrogate).")
 
 
 def check_guidance(scale: Any) -> None:

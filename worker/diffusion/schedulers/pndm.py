@@ -44,14 +44,13 @@ class PNDMScheduler(Scheduler):
         plan.remember[:] = True
         for i, t in enumerate(timesteps):
             base, now, before = SAMPLE, t, t - stride
+            weights: tuple[float, ...] = MULTISTEP[min(max(i - 1, 0), 3)]
             if i == 0:
                 plan.save[i, SAMPLE] = 1.0
             if i == 1:
                 # The first step again from where it began, with the mean of both estimates.
                 base, now, before, weights = SAVED, t + stride, t, (1 / 2, 1 / 2)
                 plan.remember[i] = False
-            else:
-                weights = MULTISTEP[min(max(i - 1, 0), 3)]
             alpha, alpha_before = alphas[now], alphas[before] if before >= 0 else final
             sample, output = self.transfer(alpha, alpha_before)
             plan.update[i, base] = sample
