@@ -57,9 +57,14 @@ class Objects:
     def open(cls, settings: Settings) -> "Objects":
         """The bucket that the settings name; connects when first used."""
         key, secret = settings.s3_access_key, settings.s3_secret_key
+        endpoint = require(settings, "s3_endpoint_url")
+        if not endpoint.startswith(("http://", "https://")):
+            raise NotConfigured(
+                f"s3_endpoint_url: {endpoint!r} must begin with http:// or https://"
+            )
         client = boto3.session.Session().client(
             "s3",
-            endpoint_url=require(settings, "s3_endpoint_url"),
+            endpoint_url=endpoint,
             region_name=settings.s3_region,
             aws_access_key_id=key.get_secret_value() if key else None,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
@@ -67,8 +72,8 @@ class Objects:
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
                 connect_timeout=3,
-                read_timeout=15,
-                retries={"mode": "standard", "total_max_attempts": 4},
+                read_timeout=10,
+                retries={"mode": "standard", "total_max_attempts": 3},
                 max_pool_connections=32,
                 tcp_keepalive=True,
                 # Not every S3-compatible store knows the newer checksum trailers.

@@ -36,11 +36,13 @@ def running_seaweed(folder: Path, log: Path) -> Iterator[dict[str, str]]:
     }
     command = [
         str(program),
+        "-logtostderr=true",
         "mini",
         f"-dir={data}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         *(f"-{name}.port={port}" for name, port in ports.items()),
+        "-master.telemetry=false",
         "-webdav=false",
         "-admin.ui=false",
         "-s3.port.iceberg=0",
