@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
+    DatabaseError,
     DBAPIError,
     InterfaceError,
     OperationalError,
@@ -61,7 +62,8 @@ class Database:
                     " version: run `latentmill migrate`"
                 ) from None
             lost = isinstance(error, OperationalError | InterfaceError)
-            if lost or error.connection_invalidated:
+            damaged = type(error) is DatabaseError
+            if lost or damaged or error.connection_invalidated:
                 raise self._unavailable(error.orig) from None
             raise
 

@@ -24,6 +24,7 @@ class Postgres:
     """A running server; `database` makes databases that last for a block."""
 
     folder: Path
+    programs: Path
     upgraded: str = "upgraded"
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -36,6 +37,14 @@ class Postgres:
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield self.url(name)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def restart(self) -> None:
+        """As after a crash: every connection is cut."""
+        self.control("-m", "immediate", "restart")
+
+    def control(self, *options: object) -> None:
+        log = self.folder / "log"
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-l", log, *options)
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -50,20 +59,29 @@ def running_postgres() -> Iterator[Postgres]:
         programs = _programs(folder)
         if os.getuid() == 0:
             shutil.chown(folder, NOBODY, NOBODY)
-        data = folder / "data"
-        _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
+        _run(
+            programs / "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "-N",
+        )
+        server = Postgres(folder, programs)
         options = f"-c fsync=off -c listen_addresses='' -c max_connections=200 -k {folder}"
-        control = programs / "pg_ctl"
-        _run(control, "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
+        server.control("-o", options, "start")
         try:
-            server = Postgres(folder)
             server.execute(f"CREATE DATABASE {server.upgraded}")
             ledger = Ledger.open(server.url(server.upgraded))
             ledger.upgrade()
             ledger.close()
             yield server
         finally:
-            _run(control, "-D", data, "-w", "-m", "immediate", "stop")
+            server.control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)
 
