@@ -1,4 +1,7 @@
-"""Writes `tiny.shapes.json` and `models.npz`: what diffusers' own models give for tiny checkpoints.
+"""Writes what diffusers' own models are and give for the tiny checkpoint.
+
+`tiny.shapes.json`: the shapes of the weights; `tiny.epsilons.json`: the epsilon of each norm;
+`models.npz`: outputs.
 
 Run in the reference environment of `requirements.txt`: python tests/reference/make_models.py
 """
@@ -14,13 +17,15 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+EPSILONS = Path(__file__).with_name("tiny.epsilons.json")
 OUTPUT = Path(__file__).with_name("models.npz")
 
 
-def write_shapes() -> None:
+def write_architecture() -> None:
     text = CLIPTextModel(CLIPTextConfig(**tiny.TEXT_ENCODER))
     models = {
         "unet": UNet2DConditionModel.from_config(tiny.UNET),
+        "unet_lists": UNet2DConditionModel.from_config(tiny.UNET_LISTS),
         "vae": AutoencoderKL.from_config(tiny.VAE),
         "text_encoder": text,
     }
@@ -28,11 +33,25 @@ def write_shapes() -> None:
         name: {published(name, key): list(t.shape) for key, t in model.state_dict().items()}
         for name, model in models.items()
     }
+    epsilons = {
+        name: {
+            published(name, path): module.eps
+            for path, module in model.named_modules()
+            if isinstance(module, (torch.nn.GroupNorm, torch.nn.LayerNorm))
+        }
+        for name, model in models.items()
+    }
+    write_tables(tiny.SHAPES, shapes)
+    write_tables(EPSILONS, epsilons)
+
+
+def write_tables(path: Path, tables: dict[str, dict[str, Any]]) -> None:
+    """One line a key."""
     lines = [
-        f'"{name}": {{\n' + ",\n".join(f'"{k}": {json.dumps(s)}' for k, s in keys.items()) + "\n}"
-        for name, keys in shapes.items()
+        f'"{name}": {{\n' + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in keys.items()) + "\n}"
+        for name, keys in tables.items()
     ]
-    tiny.SHAPES.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 def published(component: str, key: str) -> str:
@@ -52,6 +71,11 @@ def outputs(folder: Path) -> dict[str, np.ndarray]:
         context = normal(name + "_context", (rows, 77, tiny.UNET["cross_attention_dim"]))
         timesteps = torch.tensor([999.0, 37.0][:rows])
         result[name] = unet(latents, timesteps, context).sample
+    lists = UNet2DConditionModel.from_config(tiny.UNET_LISTS).eval()
+    weights = tiny.weights("unet_lists")
+    lists.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    latents, context = normal("unet_odd", (1, 4, 9, 13)), normal("unet_odd_context", (1, 77, 32))
+    result["unet_lists"] = lists(latents, torch.tensor([500.5]), context).sample
     ids = np.random.Generator(np.random.Philox(1)).integers(0, 577, (2, 77))
     states = text(torch.from_numpy(ids), output_hidden_states=True)
     result["text_encoder"] = states.last_hidden_state
@@ -73,7 +97,7 @@ def normal(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    write_shapes()
+    write_architecture()
     with tempfile.TemporaryDirectory() as temporary:
         arrays = outputs(tiny.write_stable_diffusion(Path(temporary)))
     for name, array in arrays.items():

@@ -75,6 +75,19 @@ UNET = {
     ],
 }
 
+#: A UNet whose levels differ in heads, depth and number of layers, as SDXL's.
+UNET_LISTS = {
+    **UNET,
+    "attention_head_dim": [2, 4],
+    "block_out_channels": [32, 64],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "layers_per_block": [1, 2],
+    "norm_num_groups": 4,
+    "transformer_layers_per_block": [1, 2],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "use_linear_projection": True,
+}
+
 VAE = {
     "_class_name": "AutoencoderKL",
     "_diffusers_version": "0.6.0",

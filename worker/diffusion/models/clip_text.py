@@ -13,7 +13,7 @@ from worker.diffusion.layers import (
     MultiHeadAttention,
     QuickGelu,
 )
-from worker.diffusion.models.config import read_config, require
+from worker.diffusion.models.config import divides, read_config, require
 
 ACTIVATIONS = {"quick_gelu": QuickGelu, "gelu": Gelu}
 
@@ -36,6 +36,8 @@ class ClipTextConfig:
         """Raises CheckpointError for a value that asks for another network than is built here."""
         values = read_config(cls, config, {}, "text_encoder")
         require([values["hidden_act"]], ACTIVATIONS, "text_encoder hidden_act")
+        heads = values["num_attention_heads"]
+        divides(heads, [values["hidden_size"]], "text_encoder num_attention_heads")
         return cls(**values)
 
 

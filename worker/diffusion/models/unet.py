@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from worker.diffusion.layers import Conv2d, GroupNorm, Linear
-from worker.diffusion.models.config import one_for_each, read_config, require
+from worker.diffusion.models.config import divides, read_config, require
 from worker.diffusion.models.unet_blocks import DownBlock, Level, MidBlock, UpBlock
 
 #: Fields that change the network, each with the values that leave it as it is built here.
@@ -56,7 +56,7 @@ class UNetConfig:
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: float = 0.0
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -73,18 +73,12 @@ class UNetConfig:
     def from_dict(cls, config: dict[str, Any]) -> "UNetConfig":
         """Raises CheckpointError for a value that asks for another network than is built here."""
         values = read_config(cls, config, FIXED, "unet")
-        levels = len(values["block_out_channels"])
-        for field in (
-            "layers_per_block",
-            "cross_attention_dim",
-            "transformer_layers_per_block",
-            "attention_head_dim",
-            "down_block_types",
-            "up_block_types",
-        ):
-            values[field] = one_for_each(values[field], levels, f"unet {field}")
         require(values["down_block_types"], DOWN_BLOCKS, "unet down_block_types")
         require(values["up_block_types"], UP_BLOCKS, "unet up_block_types")
+        channels = values["block_out_channels"]
+        divides(values["norm_num_groups"], channels, "unet norm_num_groups")
+        for heads, count in zip(values["attention_head_dim"], channels, strict=True):
+            divides(heads, [count], "unet attention_head_dim (the number of heads)")
         return cls(**values)
 
 

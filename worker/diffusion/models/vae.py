@@ -6,7 +6,7 @@ from typing import Any
 from mindspore import Tensor, nn, ops
 
 from worker.diffusion.layers import Conv2d, GroupNorm
-from worker.diffusion.models.config import read_config, require
+from worker.diffusion.models.config import divides, read_config, require
 from worker.diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from worker.diffusion.models.transformer import Attention, feature_map, tokens
 
@@ -44,6 +44,7 @@ class VaeConfig:
         values = read_config(cls, config, FIXED, "vae")
         require(values["down_block_types"], ("DownEncoderBlock2D",), "vae down_block_types")
         require(values["up_block_types"], ("UpDecoderBlock2D",), "vae up_block_types")
+        divides(values["norm_num_groups"], values["block_out_channels"], "vae norm_num_groups")
         return cls(**values)
 
     @property
