@@ -7,6 +7,7 @@ from typing import Any
 from worker.diffusion.errors import CheckpointError
 from worker.diffusion.hub import download
 from worker.diffusion.layout import (
+    INDEX,
     components,
     file_names,
     needed_files,
@@ -35,22 +36,22 @@ class Checkpoint:
         """
         path = Path(path_or_repo).expanduser()
         if path.is_dir():
-            if not (path / "model_index.json").is_file():
+            if not (path / INDEX).is_file():
                 raise CheckpointError(
-                    f"{path} has no model_index.json: it is not in diffusers' layout. A single "
+                    f"{path} has no {INDEX}: it is not in diffusers' layout. A single "
                     "file becomes one with diffusers: "
                     "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
                 )
         else:
             path = download(str(path_or_repo), revision, variant)
-        index = read_json(path / "model_index.json")
+        index = read_json(path / INDEX)
         needed_files(file_names(path), index, variant)
         return cls(path, index, variant)
 
     def folder(self, component: str) -> Path:
         """The folder of one component, such as `tokenizer`."""
         if component not in components(self.index):
-            raise CheckpointError(f"model_index.json of {self.path} names no {component}.")
+            raise CheckpointError(f"{INDEX} of {self.path} names no {component}.")
         return self.path / component
 
     def config(self, component: str) -> dict[str, Any]:

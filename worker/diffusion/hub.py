@@ -4,7 +4,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
     HTTPError,
@@ -14,7 +13,10 @@ from huggingface_hub.errors import (
 )
 
 from worker.diffusion.errors import CheckpointError, HubError
-from worker.diffusion.layout import file_names, needed_files, read_json
+from worker.diffusion.layout import INDEX, file_names, needed_files, read_json
+
+#: Seconds to wait for the hub's first answer before the cache is used.
+PATIENCE = 10
 
 
 def download(repo: str, revision: str | None, variant: str | None) -> Path:
@@ -35,29 +37,31 @@ def download(repo: str, revision: str | None, variant: str | None) -> Path:
         raise CheckpointError(
             f"{repo!r} is neither a folder here nor a repository on the hub that you may read."
         ) from error
-    except LocalEntryNotFoundError as error:
-        return _from_cache(repo, revision, variant, error)
-    except EntryNotFoundError as error:
-        raise CheckpointError(
-            f"{repo} has no model_index.json: it is not in diffusers' layout."
-        ) from error
     except (HTTPError, OSError) as error:
         return _from_cache(repo, revision, variant, error)
 
 
 def _from_hub(repo: str, revision: str | None, variant: str | None) -> Path:
-    index = read_json(Path(hf_hub_download(repo, "model_index.json", revision=revision)))
-    names = HfApi().list_repo_files(repo, revision=revision)
+    # Asked first, since this request alone is not repeated for half a minute without a network.
+    info = HfApi().model_info(repo, revision=revision, timeout=PATIENCE)
+    names = {sibling.rfilename for sibling in info.siblings or ()}
+    if INDEX not in names:
+        raise CheckpointError(f"{repo} has no {INDEX}: it is not in diffusers' layout.")
+    index = read_json(Path(hf_hub_download(repo, INDEX, revision=revision)))
     wanted = needed_files(names, index, variant)
     return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
 
 
 def _from_cache(repo: str, revision: str | None, variant: str | None, cause: Exception) -> Path:
     try:
-        path = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        needed_files(file_names(path), read_json(path / "model_index.json"), variant)
-    except (LocalEntryNotFoundError, CheckpointError) as error:
+        index = Path(hf_hub_download(repo, INDEX, revision=revision, local_files_only=True))
+        needed_files(file_names(index.parent), read_json(index), variant)
+    except LocalEntryNotFoundError as error:
         raise HubError(
-            f"The hub did not answer ({cause}), and {repo} is not wholly cached: {error}"
+            f"The hub did not answer ({cause}), and {repo} is not in the cache."
         ) from error
-    return path
+    except CheckpointError as error:
+        raise HubError(
+            f"The hub did not answer ({cause}), and the cache has not all of {repo}: {error}"
+        ) from error
+    return index.parent

@@ -8,6 +8,8 @@ from typing import Any
 
 from worker.diffusion.errors import CheckpointError
 
+INDEX = "model_index.json"
+
 #: Components that published checkpoints name and that no pipeline here uses.
 UNUSED = ("safety_checker", "feature_extractor")
 
@@ -34,14 +36,12 @@ def needed_files(
 
     Raises CheckpointError when one is missing.
     """
-    needed = ["model_index.json"]
+    needed = [INDEX]
     for component, library in components(index).items():
         folder = f"{component}/"
         here = {name.removeprefix(folder) for name in names if name.startswith(folder)}
         if not here:
-            raise CheckpointError(
-                f"model_index.json names {component}, but its folder is not there."
-            )
+            raise CheckpointError(f"{INDEX} names {component}, but its folder is not there.")
         texts = {name for name in here if name.endswith((".json", ".txt")) and "/" not in name}
         chosen = {name for name in texts if ".safetensors.index." not in name}
         if not component.startswith(WEIGHTLESS):
