@@ -1,6 +1,7 @@
 """Stable Diffusion's pipeline equals the reference's, and says what is wrong with bad input."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import tiny
 from make_pipelines import CASES, LATENTS, arguments, latent, picture
 from PIL import Image
 
-from worker.diffusion import CheckpointError, Pipeline, PipelineInputError
+from worker.diffusion import CheckpointError, Pipeline, PipelineInputError, reclaim_memory
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 WORST, MEAN = 1 / 255, 2e-4
@@ -108,6 +109,7 @@ def test_rows_that_join_later_get_what_they_get_alone(pipe):
         {"prompt": text, "image": picture(64, 64), "num_inference_steps": 4 + i, "seed": i}
         for i, text in enumerate(texts)
     ]
+    requests[1]["guidance_scale"] = 1.0
     rows = []
     for request in requests:
         rows.append(pipe.prepare(**request))
@@ -223,3 +225,14 @@ def test_a_checkpoint_of_another_family_is_refused_by_name(checkpoint, tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="FluxPipeline; pipelines here: StableDiffusion"):
         Pipeline.from_pretrained(tmp_path)
+
+
+def test_a_loaded_pipeline_outlives_the_memory_of_another(pipe, checkpoint):
+    before = pipe.decode(latent())
+    other = Pipeline.from_pretrained(checkpoint)
+    np.testing.assert_array_equal(other.decode(latent()), before)
+    reference = weakref.ref(other.vae.decoder)
+    del other
+    reclaim_memory()
+    assert reference() is None
+    np.testing.assert_array_equal(pipe.decode(latent()), before)

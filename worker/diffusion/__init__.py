@@ -2,6 +2,6 @@
 
 from worker.diffusion.denoise import Row
 from worker.diffusion.errors import CheckpointError, HubError, PipelineInputError
-from worker.diffusion.pipelines import Pipeline
+from worker.diffusion.pipelines import Pipeline, reclaim_memory
 
-__all__ = ["CheckpointError", "HubError", "Pipeline", "PipelineInputError", "Row"]
+__all__ = ["CheckpointError", "HubError", "Pipeline", "PipelineInputError", "Row", "reclaim_memory"]

@@ -1,5 +1,6 @@
 """What every family of pipelines offers, and how a checkpoint's family is found."""
 
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,15 @@ class Pipeline(ABC):
     def scheduler_name(self, override: str | Mapping[str, Any] | None = None) -> str:
         """The class name of the scheduler that a run with this `scheduler` uses."""
         return type(self.scheduler(override)).__name__
+
+
+def reclaim_memory() -> None:
+    """Frees the compiled graphs of pipelines that were let go of, which otherwise outlive them.
+
+    MindSpore can only free those of all pipelines: the loaded ones compile again at their next use.
+    """
+    gc.collect()
+    ms.ms_memory_recycle()
 
 
 def commit(path: Path) -> str | None:
