@@ -13,6 +13,8 @@ SIZE_MULTIPLE = 8
 MAX_SIDE = 4096
 MAX_STEPS_IN_CHAIN = 16
 MAX_SEED = 2**63 - 1
+#: Class names that the engine implements.
+SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler", "PNDMScheduler")
 
 Size = Annotated[int, Field(ge=64 // SIZE_MULTIPLE, le=MAX_SIDE, multiple_of=SIZE_MULTIPLE)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
@@ -40,9 +42,13 @@ class _Step(_Frozen):
 
     @field_validator("scheduler")
     @classmethod
-    def _names_a_class(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-        if isinstance(value, dict) and not isinstance(value.get("class"), str):
-            raise ValueError('a scheduler given as an object needs its "class", a name')
+    def _is_known(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        name = value.get("class") if isinstance(value, dict) else value
+        if value is not None and name not in SCHEDULERS:
+            raise ValueError(
+                f"{name!r} is not one of {', '.join(SCHEDULERS)}, or one of them with fields of"
+                ' its own: {"class": name, field: value}'
+            )
         return value
 
 

@@ -1,0 +1,144 @@
+"""`jobs`, `show`, `wait` and `fetch`: look at jobs, and get their pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from producer.client import Client
+from producer.commands.output import as_json, err, out, print_json, watch, when
+from producer.commands.submit import AsJson, labels
+from producer.job import Job
+from storage.errors import InvalidSpec
+from storage.jobs import State
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the beginning of it.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or beginnings of them.")]
+
+
+def jobs(
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    label: Annotated[str | None, typer.Option("--label", "-l", help="With name=value.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    before: Annotated[str | None, typer.Option(help="Only older than this id.")] = None,
+    as_lines: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    pair = next(iter(labels([label]).items())) if label else None
+    found = Client().jobs(state=state, label=pair, limit=limit, before=before)
+    if as_lines:
+        for job in found:
+            print_json(as_json(job))
+        return
+    table = Table("id", "state", "step", "model", "prompt", "created (UTC)", box=None)
+    for job in found:
+        record = job.record
+        last = record.spec.steps[-1]
+        table.add_row(
+            job.id, _state(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
+            _short(last.prompt), (when(record.created_at) or "")[:19],
+        )  # fmt: skip
+    out.print(table)
+
+
+def show(job_id: JobId, as_lines: AsJson = False) -> None:
+    """Show all that is known about a job: its steps, and every attempt with its error."""
+    job = Client().job(job_id)
+    if as_lines:
+        print_json(as_json(job))
+        return
+    record = job.record
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("job", job.id),
+        ("state", _state(job)),
+        ("error", record.error),
+        ("result", record.artifact),
+        ("attempts", f"{record.charged} of {record.max_attempts}"),
+        ("worker", record.worker),
+        ("created", when(record.created_at)),
+        ("finished", when(record.finished_at)),
+        ("labels", ", ".join(f"{k}={v}" for k, v in record.spec.labels.items())),
+    ):
+        if value:
+            facts.add_row(name, str(value))
+    out.print(facts, markup=False)
+    for index, step in enumerate(record.spec.steps):
+        done = next((s for s in record.steps if s.index == index), None)
+        out.print(f"\nstep {index + 1} of {len(record.spec.steps)}: {step.kind}", style="bold")
+        details = Table.grid(padding=(0, 2))
+        values = step.model_dump(exclude={"kind"}, exclude_none=True)
+        values |= {"artifact": done.artifact, **done.details} if done else {}
+        for name, value in values.items():
+            if value not in (None, "", []):
+                details.add_row(f"  {name}", str(value))
+        out.print(details, markup=False)
+    if any(attempt.error for attempt in record.attempts):
+        out.print("\nattempts", style="bold")
+        for attempt in record.attempts:
+            end = f"{attempt.error_code}: {attempt.error}" if attempt.error else "no error"
+            out.print(f"  {attempt.number}  {attempt.worker}  {end}", markup=False)
+
+
+def wait(
+    job_ids: JobIds,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds; then leave with status 1.")
+    ] = None,
+    as_lines: AsJson = False,
+) -> None:
+    """Wait until jobs have ended, with a progress bar each."""
+    client = Client()
+    try:
+        watch([client.job(job_id) for job_id in job_ids], as_lines=as_lines, timeout=timeout)
+    except TimeoutError as error:
+        err.print(f"latentmill: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def fetch(
+    job_ids: JobIds,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder; or a file, for one picture.")
+    ] = Path(),
+    all_steps: Annotated[
+        bool, typer.Option("--all-steps", help="The kept pictures of every step.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_lines: AsJson = False,
+) -> None:
+    """Download the pictures of jobs."""
+    client = Client()
+    wanted: list[tuple[Job, int | None, Path]] = []
+    for job in (client.job(job_id).check() for job_id in job_ids):
+        steps = [index for index, _ in job.artifacts()] if all_steps else [None]
+        wanted += [
+            (job, step, Path(f"{job.id}.png" if step is None else f"{job.id}-step-{step}.png"))
+            for step in steps
+        ]
+    if output.suffix and not output.is_dir():
+        if len(wanted) > 1:
+            raise InvalidSpec(f"output: {str(output)!r} is one file for {len(wanted)} pictures")
+        targets = [(job, step, output) for job, step, _ in wanted]
+    else:
+        targets = [(job, step, output / name) for job, step, name in wanted]
+    for _, _, path in targets:
+        if path.exists() and not force:
+            raise InvalidSpec(f"output: {str(path)!r} is there already; --force replaces it")
+    for job, step, path in targets:
+        job.save(path, step)
+        if as_lines:
+            print_json({"id": job.id, "step": step, "file": str(path)})
+        else:
+            out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _state(job: Job) -> str:
+    code = job.record.error_code
+    return f"{job.state} ({code})" if code else str(job.state)
+
+
+def _short(text: str, length: int = 40) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"

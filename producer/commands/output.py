@@ -1,0 +1,174 @@
+"""What commands print: tables and bars for people, JSON for programs."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from producer.job import Job
+from storage.errors import JobFailed
+from storage.jobs import State
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def when(seconds: float | None) -> str | None:
+    """A time of the ledger as ISO 8601, UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def as_json(job: Job) -> dict[str, Any]:
+    """All that is known about a job, under stable names."""
+    record = job.record
+    return {
+        "id": record.id,
+        "state": record.state,
+        "error_code": record.error_code,
+        "error": record.error,
+        "warnings": job.warnings,
+        "artifact": record.artifact,
+        "attempt": record.attempt,
+        "max_attempts": record.max_attempts,
+        "priority": record.priority,
+        "pool": record.pool,
+        "worker": record.worker,
+        "progress": {
+            "step": record.step,
+            "steps": len(record.spec.steps),
+            "done": record.progress_done,
+            "total": record.progress_total,
+        },
+        "created_at": when(record.created_at),
+        "started_at": when(record.started_at),
+        "finished_at": when(record.finished_at),
+        "spec": record.spec.model_dump(mode="json"),
+        "steps": [
+            {
+                "index": step.index,
+                "artifact": step.artifact,
+                "carry_kind": step.carry_kind,
+                "finished_at": when(step.finished_at),
+                **step.details,
+            }
+            for step in record.steps
+        ],
+        "attempts": [
+            {
+                "number": attempt.number,
+                "worker": attempt.worker,
+                "started_at": when(attempt.started_at),
+                "ended_at": when(attempt.ended_at),
+                "error_code": attempt.error_code,
+                "error": attempt.error,
+            }
+            for attempt in record.attempts
+        ],
+    }
+
+
+def watch(jobs: Sequence[Job], *, as_lines: bool, timeout: float | None = None) -> None:
+    """Wait for jobs, with a bar each, or with a line of JSON for each that ends.
+
+    Raises the JobFailed of the first that failed, once all have ended.
+    """
+    failures: list[JobFailed] = []
+    with _bars(quiet=as_lines) as bars, interruptible(jobs):
+        rows = [bars.add_task(job.id[-8:], total=None, what="queued") for job in jobs]
+        for job, row in zip(jobs, rows, strict=True):
+
+            def show(seen: Job, row: TaskID = row) -> None:
+                _show(bars, row, seen)
+                # The other bars go on while this one's job is waited for.
+                for other, other_row in zip(jobs, rows, strict=True):
+                    if other is not seen and not other.ended and not as_lines:
+                        _show(bars, other_row, other.refresh())
+
+            try:
+                job.wait(timeout, show)
+            except JobFailed as error:
+                failures.append(error)
+            _show(bars, row, job)
+            if as_lines:
+                print_json(as_json(job))
+    for job in jobs:
+        for text in job.warnings:
+            err.print(f"job {job.id}: warning: {text}", markup=False, soft_wrap=True)
+    for failure in failures[1:]:
+        err.print(f"latentmill: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def interruptible(jobs: Sequence[Job]) -> Iterator[None]:
+    """Ctrl-C ends the watching, never the jobs; say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        ids = " ".join(job.id for job in jobs)
+        err.print(f"\nThe work goes on. Watch it again with: latentmill wait {ids}")
+        sys.exit(130)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Warnings of the client as one line each on standard error."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        err.print(f"latentmill: warning: {message}", markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _bars(quiet: bool) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", style="cyan"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[what]}"),
+        TimeRemainingColumn(compact=True),
+        console=err,
+        disable=quiet,
+        refresh_per_second=4,
+    )
+
+
+def _show(bars: Progress, row: TaskID, job: Job) -> None:
+    record, steps = job.record, len(job.record.spec.steps)
+    if record.state is not State.RUNNING:
+        ended = {"total": 1, "completed": 1} if job.ended else {}
+        bars.update(row, what=str(record.state), **ended)  # type: ignore[arg-type]
+        return
+    step = min(record.step + 1, steps)
+    where = f"step {step} of {steps}: " if steps > 1 else ""
+    if not record.progress_total:
+        bars.update(row, what=f"{where}preparing", total=None)
+        return
+    # Every step of a chain counts the same, whatever its number of denoise steps.
+    whole = record.step + record.progress_done / record.progress_total
+    what = f"{where}{record.progress_done}/{record.progress_total}"
+    bars.update(row, what=what, total=steps, completed=whole)

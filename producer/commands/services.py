@@ -1,0 +1,99 @@
+"""`up`, `worker` and `migrate`: what runs, rather than what is asked for."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from producer.commands.output import out
+from storage.errors import NotConfigured, Unavailable
+from storage.ledger import Ledger
+from storage.objects import Objects
+from storage.settings import Settings, load_settings, require
+
+#: Seconds until a worker that was just started must have reported itself.
+WORKER_START = 60.0
+
+
+def up(
+    device: Annotated[str, typer.Option(help="The worker's device: cpu or ascend:N.")] = "cpu",
+    slots: Annotated[int, typer.Option(min=1, help="Jobs in flight at once.")] = 2,
+) -> None:
+    """Run everything on this machine: broker, object store, database and one worker."""
+    with running_mill(load_settings().home, device, slots) as (settings, process):
+        out.print(f"home      {settings.home}", highlight=False, soft_wrap=True)
+        out.print("broker    Valkey, on a socket in the home")
+        out.print(f"objects   SeaweedFS, {settings.s3_endpoint_url}, bucket {settings.s3_bucket}")
+        out.print("ledger    SQLite, in the home")
+        out.print(f"worker    {device}, {slots} slots; log: {settings.home / 'logs/worker.log'}")
+        out.print("Ready. Ctrl-C stops it all; queued jobs stay.")
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            out.print("Stopping: running jobs leave at their next step and stay queued.")
+            return
+        raise Unavailable(f"the worker ended with status {status}: see logs/worker.log")
+
+
+@contextmanager
+def running_mill(
+    home: Path, device: str = "cpu", slots: int = 2
+) -> Iterator[tuple[Settings, "subprocess.Popen[bytes]"]]:
+    """The embedded stack with one worker that is ready; all of it ends with the block."""
+    from storage.embedded.process import running_process
+    from storage.embedded.stack import running_stack
+
+    _require_worker()
+    with running_stack(home) as settings:
+        ledger = Ledger.open(require(settings, "database_url"))
+        log = settings.home / "logs" / "worker.log"
+        command = [sys.executable, "-m", "worker", "--device", device, "--slots", str(slots)]
+        env = {**os.environ, "LATENTMILL_HOME": str(settings.home)}
+        begun = time.time()
+        try:
+            with running_process(command, log, env) as process:
+                while not any(w.started_at >= begun for w in ledger.workers(WORKER_START)):
+                    if process.poll() is not None:
+                        raise Unavailable(f"the worker did not start: {_last_line(log)}")
+                    if time.time() > begun + WORKER_START:
+                        raise Unavailable(f"the worker is not ready: see {log}")
+                    time.sleep(0.1)
+                yield settings, process
+        finally:
+            ledger.close()
+
+
+def worker(context: typer.Context) -> None:
+    """Run one worker process: see `latentmill worker --help`."""
+    _require_worker()
+    os.execv(sys.executable, [sys.executable, "-m", "worker", *context.args])
+
+
+def migrate() -> None:
+    """Bring the database's tables to this version, and make the bucket if there is none."""
+    settings = load_settings()
+    ledger = Ledger.open(require(settings, "database_url"))
+    before, wanted = ledger.schema()
+    ledger.upgrade()
+    Objects.open(settings).ensure_bucket()
+    what = "is up to date" if before == wanted else f"went from {before or 'nothing'} to {wanted}"
+    out.print(f"The database {what}; the bucket is there.", highlight=False)
+
+
+def _require_worker() -> None:
+    if importlib.util.find_spec("mindspore") is None:
+        raise NotConfigured(
+            "workers need MindSpore, which is not installed: pip install 'latentmill[worker]'"
+        )
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

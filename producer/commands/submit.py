@@ -1,0 +1,184 @@
+"""`img2img`, `text2img` and `chain`: submit a job, and wait for its picture."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from producer.client import Client
+from producer.commands.output import as_json, out, print_json, warnings_as_lines, watch
+from producer.job import Job
+from producer.request import Img2Img, Request, Text2Img
+from storage.errors import InvalidSpec
+
+# Option names are the spec's own; the short forms are those that other tools have.
+Prompt = Annotated[str, typer.Option("--prompt", "-p", help="What the picture should show.")]
+Negative = Annotated[str, typer.Option("--negative-prompt", "-n", help="What it should not.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="An alias of models.toml.")]
+Strength = Annotated[
+    float, typer.Option("--strength", "-s", help="How far from the input: 0 to 1.")
+]
+Steps = Annotated[int, typer.Option("--steps", help="num_inference_steps: 1 to 1000.")]
+Guidance = Annotated[
+    float, typer.Option("--guidance", "-g", help="guidance_scale; 1 and below: none.")
+]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same picture. Default: drawn.")]
+Width = Annotated[int | None, typer.Option(help="Pixels, a multiple of 8. Default: the input's.")]
+Height = Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")]
+SchedulerName = Annotated[
+    str | None, typer.Option("--scheduler", help="A class name, or JSON with its fields.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write. Default: <job id>.png")
+]
+Label = Annotated[list[str], typer.Option("--label", "-l", help="name=value; may be repeated.")]
+Key = Annotated[str | None, typer.Option(help="The same key again gives the same job.")]
+Priority = Annotated[int, typer.Option(help="-100 to 100; higher runs sooner.")]
+MaxAttempts = Annotated[int, typer.Option("--max-attempts", help="1 to 20.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Say the job's id and leave.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def img2img(
+    image: Annotated[Path, typer.Argument(help="The picture to begin from.")],
+    prompt: Prompt,
+    negative_prompt: Negative = "",
+    model: ModelName = "demo",
+    strength: Strength = 0.8,
+    steps: Steps = 50,
+    guidance: Guidance = 7.5,
+    seed: Seed = None,
+    width: Width = None,
+    height: Height = None,
+    scheduler: SchedulerName = None,
+    label: Label = [],  # noqa: B006  (typer copies it)
+    key: Key = None,
+    priority: Priority = 0,
+    max_attempts: MaxAttempts = 3,
+    output: Output = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture from a picture."""
+    request = Img2Img(
+        image=image, model=model, prompt=prompt, negative_prompt=negative_prompt,
+        strength=strength, num_inference_steps=steps, guidance_scale=guidance, seed=seed,
+        width=width, height=height, scheduler=_scheduler(scheduler),
+    )  # fmt: skip
+    around = {"labels": labels(label), "key": key, "priority": priority}
+    _run([request], {**around, "max_attempts": max_attempts}, output, no_wait, as_json)
+
+
+def text2img(
+    prompt: Prompt,
+    negative_prompt: Negative = "",
+    model: ModelName = "demo",
+    steps: Steps = 50,
+    guidance: Guidance = 7.5,
+    seed: Seed = None,
+    width: Width = None,
+    height: Height = None,
+    scheduler: SchedulerName = None,
+    label: Label = [],  # noqa: B006
+    key: Key = None,
+    priority: Priority = 0,
+    max_attempts: MaxAttempts = 3,
+    output: Output = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture from a prompt."""
+    request = Text2Img(
+        model=model, prompt=prompt, negative_prompt=negative_prompt, num_inference_steps=steps,
+        guidance_scale=guidance, seed=seed, width=width, height=height,
+        scheduler=_scheduler(scheduler),
+    )  # fmt: skip
+    around = {"labels": labels(label), "key": key, "priority": priority}
+    _run([request], {**around, "max_attempts": max_attempts}, output, no_wait, as_json)
+
+
+def chain(
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            help='A JSON file: {"steps": [{"kind": "img2img", "image": "cat.png", "model": …,'
+            ' "prompt": …}, {"kind": "img2img", …}], "keep_steps": true, …}.'
+        ),
+    ],
+    output: Output = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run steps one after another, each from the result of the one before.
+
+    Steps that share a VAE hand over the latent itself. The first step's image is a path, taken
+    from the folder of the file.
+    """
+    requests, around = read_chain(spec)
+    _run(requests, around, output, no_wait, as_json)
+
+
+def read_chain(file: Path) -> tuple[list[Request], dict[str, Any]]:
+    """A chain's requests, and what holds for them together; raises InvalidSpec."""
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidSpec(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise InvalidSpec(f"{file}: not JSON: {error}") from None
+    steps = values.pop("steps", None) if isinstance(values, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InvalidSpec(f'{file}: it must hold {{"steps": [{{…}}, …]}}')
+    return [_request(file, index, step) for index, step in enumerate(steps)], values
+
+
+def labels(pairs: list[str]) -> dict[str, str]:
+    """Labels from `name=value` texts; raises InvalidSpec."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise InvalidSpec(f"label: {pair!r} is not of the form name=value")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _request(file: Path, index: int, values: dict[str, Any]) -> Request:
+    kinds: dict[Any, type[Request]] = {"text2img": Text2Img, "img2img": Img2Img}
+    kind = kinds.get(values.pop("kind", None))
+    if kind is None:
+        raise InvalidSpec(f"{file}: steps.{index}.kind: must be text2img or img2img")
+    image = values.get("image")
+    if isinstance(image, str) and (file.parent / image).is_file():
+        values["image"] = file.parent / image
+    try:
+        return kind(**values)
+    except InvalidSpec as error:
+        raise InvalidSpec(f"{file}: steps.{index}.{error}") from None
+
+
+def _scheduler(text: str | None) -> str | dict[str, Any] | None:
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise InvalidSpec(f"scheduler: not JSON: {error}") from None
+    return found
+
+
+def _run(
+    requests: list[Request], around: dict[str, Any], output: Path | None, no_wait: bool,
+    as_lines: bool,
+) -> None:  # fmt: skip
+    with warnings_as_lines():
+        job = Client().submit(requests, **around)
+    if no_wait:
+        print_json(as_json(job)) if as_lines else out.print(job.id, highlight=False)
+        return
+    watch([job], as_lines=as_lines)
+    _save(job, output, as_lines)
+
+
+def _save(job: Job, output: Path | None, quiet: bool) -> None:
+    path = job.save(output or Path(f"{job.id}.png"))
+    if not quiet:
+        out.print(str(path), highlight=False, soft_wrap=True)

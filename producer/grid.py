@@ -1,0 +1,49 @@
+"""Pictures side by side, each with its caption."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+_MARGIN = 12
+_FONT_SIZE = 15
+_LINE = 20  # pixels from one line of a caption to the next
+
+
+def captioned_grid(
+    pictures: Sequence[tuple[str, Image.Image]], columns: int, side: int = 256
+) -> Image.Image:
+    """Rows of pictures, each fitted into a square of `side` pixels above its caption."""
+    font = ImageFont.load_default(_FONT_SIZE)
+    captions = [_wrapped(caption, font, side) for caption, _ in pictures]
+    rows = -(-len(pictures) // columns)
+    heights = [
+        side + _LINE * max(len(lines) for lines in captions[row * columns : (row + 1) * columns])
+        for row in range(rows)
+    ]
+    width = columns * (side + _MARGIN) + _MARGIN
+    sheet = Image.new("RGB", (width, sum(heights) + (2 * rows + 1) * _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, ((_, picture), lines) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(index, columns)
+        left = _MARGIN + column * (side + _MARGIN)
+        top = _MARGIN + sum(heights[:row]) + 2 * row * _MARGIN
+        fitted = ImageOps.contain(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
+        sheet.paste(fitted, (left + (side - fitted.width) // 2, top + side - fitted.height))
+        below = top + side + _MARGIN // 2
+        for number, line in enumerate(lines):
+            draw.text((left, below + number * _LINE), line, "black", font)
+    return sheet
+
+
+def _wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    """The caption in lines no wider than `width`, broken between words."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
