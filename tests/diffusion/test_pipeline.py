@@ -155,6 +155,12 @@ def test_a_picture_may_have_any_mode_and_orientation(pipe):
     np.testing.assert_array_equal(*(np.asarray(result) for result in results))
 
 
+def test_a_tiny_picture_may_be_made_larger(pipe):
+    size = {"width": 64, "height": 64}
+    (result,) = pipe("cat", picture(5, 3), num_inference_steps=2, guidance_scale=1.0, **size)
+    assert result.size == (64, 64)
+
+
 def test_a_pipeline_tells_what_it_is(pipe, checkpoint):
     assert pipe.family == "stable-diffusion"
     assert pipe.revision is None
@@ -202,6 +208,7 @@ def test_a_type_that_the_device_lacks_is_refused(checkpoint, dtype):
         ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be"),
         ({"image": picture(64, 64), "strength": 1.5}, "strength is 1.5; it must be from 0 to 1."),
         ({"image": picture(64, 64), "strength": 0.0}, "leaves no step to run"),
+        ({"negative_prompt": 0}, "negative_prompt is 0; it must be a text."),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be a number."),
         ({"guidance_scale": "7"}, "guidance_scale is '7'; it must be a number."),
         ({"seed": -1}, "seed is -1; it must be"),

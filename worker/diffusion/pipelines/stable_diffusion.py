@@ -1,6 +1,5 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al. 2022)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -13,10 +12,11 @@ from PIL import Image, ImageOps
 from worker.diffusion import denoise
 from worker.diffusion.checkpoint import Checkpoint
 from worker.diffusion.denoise import Row
-from worker.diffusion.errors import CheckpointError, PipelineInputError
-from worker.diffusion.image import round_down, to_array, to_pixels
+from worker.diffusion.errors import CheckpointError
+from worker.diffusion.image import to_array, to_pixels
 from worker.diffusion.models.load import load_text_encoder, load_unet, load_vae
 from worker.diffusion.noise import draw, make_generator
+from worker.diffusion.pipelines.inputs import check_number, check_text, result_size
 from worker.diffusion.pipelines.pipeline import Pipeline
 from worker.diffusion.tokenizer import Tokenizer
 
@@ -76,11 +76,14 @@ class StableDiffusion(Pipeline):
         Without a size the picture's own counts, rounded down to multiples of 8.
         """
         check_text("prompt", prompt)
-        check_text("negative_prompt", negative_prompt or "")
-        check_guidance(guidance_scale)
+        check_text("negative_prompt", "" if negative_prompt is None else negative_prompt)
+        check_number("guidance_scale", guidance_scale)
         if isinstance(image, Image.Image):
             image = ImageOps.exif_transpose(image)
-        width, height = self.check_size(image, width, height)
+        channels, scale = self.vae.config.latent_channels, self.vae_scale_factor
+        width, height = result_size(
+            image, width, height, default=self.default_size, scale=scale, channels=channels
+        )
         generator = make_generator(seed)
         plan = self.scheduler(scheduler).plan(
             num_inference_steps, None if image is None else strength
@@ -94,7 +97,6 @@ class StableDiffusion(Pipeline):
             mean, std = (moment[0] for moment in self.encode_images(pixels[None]))
             latent = (mean + std * draw(generator, mean.shape)) * self.vae.config.scaling_factor
         elif image is None:
-            channels, scale = self.vae.config.latent_channels, self.vae_scale_factor
             latent = np.zeros((channels, height // scale, width // scale), np.float32)
         else:
             latent = image.astype(np.float32)
@@ -138,47 +140,6 @@ class StableDiffusion(Pipeline):
             )
         return to_array(pixels)
 
-    def check_size(self, image: Any, width: int | None, height: int | None) -> tuple[int, int]:
-        """Width and height of the result."""
-        scale = self.vae_scale_factor
-        for name, side in (("width", width), ("height", height)):
-            if side is not None and (not isinstance(side, int) or side < scale or side % scale):
-                raise PipelineInputError(
-                    f"{name} is {side!r}; it must be a multiple of {scale} above 0."
-                )
-        if image is None:
-            own = self.default_size
-        elif isinstance(image, Image.Image):
-            own = round_down(image.width, scale), round_down(image.height, scale)
-            if not all(own):
-                raise PipelineInputError(
-                    f"image is {image.width}x{image.height}; each side must have "
-                    f"at least {scale} pixels."
-                )
-        elif isinstance(image, np.ndarray):
-            own = self.check_latent(image)
-            if (width or own[0], height or own[1]) != own:
-                raise PipelineInputError(
-                    f"width x height is {width or own[0]}x{height or own[1]}, but the latent "
-                    f"is one of {own[0]}x{own[1]}; decode it first to resize it."
-                )
-        else:
-            raise PipelineInputError(
-                f"image is a {type(image).__name__}; it must be a PIL image or a latent array."
-            )
-        return width or own[0], height or own[1]
-
-    def check_latent(self, latent: np.ndarray) -> tuple[int, int]:
-        """The width and height of a latent's picture."""
-        channels = self.vae.config.latent_channels
-        if latent.ndim != 3 or latent.shape[0] != channels or 0 in latent.shape:
-            raise PipelineInputError(
-                f"image is an array of shape {list(latent.shape)}; a latent has the shape "
-                f"[{channels}, height / {self.vae_scale_factor}, "
-                f"width / {self.vae_scale_factor}], and a picture must be a PIL image."
-            )
-        return latent.shape[2] * self.vae_scale_factor, latent.shape[1] * self.vae_scale_factor
-
     def device(self, array: np.ndarray) -> Tensor:
         return Tensor(np.ascontiguousarray(array, dtype=np.float32)).astype(self.dtype)
 
@@ -198,15 +159,3 @@ def default_size(unet: Mapping[str, Any], scale: int) -> tuple[int, int]:
     sample = unet.get("sample_size") or 64
     height, width = sample if isinstance(sample, list) else (sample, sample)
     return width * scale, height * scale
-
-
-def check_text(name: str, text: Any) -> None:
-    if not isinstance(text, str):
-        raise PipelineInputError(f"{name} is {text!r}; it must be a text.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise PipelineInputError(f"{name} holds half a character (a lone surrogate).")
-
-
-def check_guidance(scale: Any) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise PipelineInputError(f"guidance_scale is {scale!r}; it must be a number.")

@@ -9,6 +9,8 @@ from worker.diffusion.schedulers.scheduler import Scheduler
 
 
 class DDIMScheduler(Scheduler):
+    """Deterministic steps (eta 0): predicts the clean sample, then adds its noise back."""
+
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     set_alpha_to_one: bool = True

@@ -12,6 +12,8 @@ from worker.diffusion.schedulers.sigmas import karras_sigmas, noise_levels, time
 
 
 class EulerDiscreteScheduler(Scheduler):
+    """First-order steps between noise levels; the sample is scaled by the noise, not mixed."""
+
     prediction_type: Prediction = "epsilon"
     interpolation_type: Literal["linear"] = "linear"
     use_karras_sigmas: bool | None = False

@@ -50,7 +50,7 @@ def empty_plan(timesteps: np.ndarray, start: tuple[float, float], clip: float | 
     return Plan(
         timesteps=timesteps.astype(np.float32),
         input_scale=np.ones(n),
-        start=start,
+        start=(float(start[0]), float(start[1])),
         estimate=np.zeros((n, 2)),
         update=np.zeros((n, TERMS)),
         save=np.zeros((n, TERMS)),

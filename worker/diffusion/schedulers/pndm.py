@@ -19,6 +19,8 @@ MULTISTEP = (
 
 
 class PNDMScheduler(Scheduler):
+    """A linear multistep method of order up to four; its second timestep runs twice."""
+
     # The published default is False; a checkpoint that relies on it is refused, not misread.
     skip_prk_steps: bool = False
     set_alpha_to_one: bool = False
