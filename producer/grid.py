@@ -9,21 +9,20 @@ _FONT_SIZE = 15
 _LINE = 20  # pixels from one line of a caption to the next
 
 
-def captioned_grid(
-    pictures: Sequence[tuple[str, Image.Image]], columns: int, side: int = 256
+def make_grid(
+    pictures: Sequence[Image.Image], captions: Sequence[str], columns: int, side: int = 256
 ) -> Image.Image:
     """Rows of pictures, each fitted into a square of `side` pixels above its caption."""
     font = ImageFont.load_default(_FONT_SIZE)
-    captions = [_wrapped(caption, font, side) for caption, _ in pictures]
-    rows = -(-len(pictures) // columns)
+    texts = [_wrapped(caption, font, side) for caption in captions]
     heights = [
-        side + _LINE * max(len(lines) for lines in captions[row * columns : (row + 1) * columns])
-        for row in range(rows)
+        side + _LINE * max(len(lines) for lines in texts[first : first + columns])
+        for first in range(0, len(texts), columns)
     ]
     width = columns * (side + _MARGIN) + _MARGIN
-    sheet = Image.new("RGB", (width, sum(heights) + (2 * rows + 1) * _MARGIN), "white")
+    sheet = Image.new("RGB", (width, sum(heights) + (2 * len(heights) + 1) * _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, ((_, picture), lines) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
         row, column = divmod(index, columns)
         left = _MARGIN + column * (side + _MARGIN)
         top = _MARGIN + sum(heights[:row]) + 2 * row * _MARGIN
