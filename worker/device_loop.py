@@ -165,6 +165,8 @@ class DeviceLoop:
             raise
         except PipelineInputError as error:
             raise InvalidSpec(str(error)) from None
+        except FloatingPointError as error:
+            raise BadOutput(str(error)) from None
         except RuntimeError as error:
             logger.exception("the device failed")
             raise DeviceFailed(str(error).strip().splitlines()[0][:500]) from error
@@ -198,10 +200,11 @@ class DeviceLoop:
         if model in self._pipelines:
             self._pipelines.move_to_end(model)
             return self._pipelines[model]
-        from worker.diffusion import CheckpointError, HubError, Pipeline
+        from worker.diffusion import CheckpointError, HubError, Pipeline, reclaim_memory
 
-        while len(self._pipelines) >= LOADED_MODELS:
+        if len(self._pipelines) >= LOADED_MODELS:
             self._pipelines.popitem(last=False)
+            reclaim_memory()
         begun = time.monotonic()
         try:
             pipe = Pipeline.from_pretrained(

@@ -122,7 +122,7 @@ def test_rows_that_join_later_get_what_they_get_alone(pipe):
         assert np.abs(row.latent - alone).max() <= 1e-4 * np.abs(alone).max()
 
 
-def test_progress_is_told_after_each_step_and_can_end_the_run(pipe):
+def test_progress_is_told_at_the_start_and_after_each_step_and_can_end_the_run(pipe):
     class Canceled(Exception):
         pass
 
@@ -136,7 +136,7 @@ def test_progress_is_told_after_each_step_and_can_end_the_run(pipe):
     given = arguments(CASES["image_06_euler"]) | {"num_inference_steps": 10}
     with pytest.raises(Canceled):
         pipe(**given, on_step=on_step)
-    assert seen == [(1, 6), (2, 6)]
+    assert seen == [(0, 6), (1, 6), (2, 6)]
     assert len(pipe(**given, on_step=lambda *_: None)) == 1
 
 

@@ -79,7 +79,8 @@ class Pipeline(ABC):
 
         `options` are those of `prepare`. Results are pictures (`pil`), float32 arrays
         [height, width, 3] in 0..1 (`np`) or float32 latents [C, h, w] as the model scales them
-        (`latent`). `on_step(done, total)` is called after each step; what it raises ends the run.
+        (`latent`). `on_step(done, total)` is called at the start and after each step; what it raises ends
+        the run.
         """
         if output_type not in OUTPUT_TYPES:
             raise PipelineInputError(
@@ -88,8 +89,9 @@ class Pipeline(ABC):
         requests = spread({"prompt": prompt, "image": image, **options})
         rows = [self.prepare(**request) for request in requests]
         total = max((len(row.plan) for row in rows), default=0)
-        for done in range(1, total + 1):
-            self.step([row for row in rows if not row.done])
+        for done in range(total + 1):
+            if done:
+                self.step([row for row in rows if not row.done])
             if on_step is not None:
                 on_step(done, total)
         return [self.finish(row.latent, output_type) for row in rows]
