@@ -19,8 +19,8 @@ from storage.objects import Objects
 from storage.settings import Settings, load_settings, require
 from storage.spec import Spec, parse_spec
 
-#: Requests that are uploaded and entered together by `submit_many`.
-CHUNK = 200
+#: Jobs that `submit_many` enters together. Their pictures are in memory at the same time.
+CHUNK = 32
 #: More invitations than this are of no use: workers pass the word on.
 INVITATIONS = 8
 
@@ -71,7 +71,7 @@ class Client:
     def submit_many(
         self, many: Iterable[Request | Sequence[Request]], **around: Unpack[Around]
     ) -> Iterator[Job]:
-        """Enter jobs as they come from an iterable, a few hundred at a time."""
+        """Enter jobs as they come from an iterable, a few dozen at a time."""
         rest = iter(many)
         while chunk := [_chain(what) for what in islice(rest, CHUNK)]:
             yield from self._enter(chunk, around)
@@ -93,6 +93,8 @@ class Client:
         return [Job(self.ledger, self.objects, record) for record in found]
 
     def _enter(self, chains: Sequence[Sequence[Request]], around: Around) -> list[Job]:
+        # What is not configured must come to light before anything is stored.
+        _ = self.ledger, self.objects, self.broker
         uploads: dict[str, tuple[bytes, str]] = {}
         specs = [self._spec(chain, around, uploads) for chain in chains]
         for key, (data, kind) in uploads.items():

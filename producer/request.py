@@ -75,7 +75,7 @@ def read_picture(picture: Picture, max_pixels: int) -> tuple[str, bytes, str]:
 
     Raises InvalidImage.
     """
-    data, place = _bytes_of(picture)
+    data, place = _bytes_of(picture, max_pixels)
     try:
         info = check_picture(data, max_pixels)
     except InvalidImage as error:
@@ -84,18 +84,16 @@ def read_picture(picture: Picture, max_pixels: int) -> tuple[str, bytes, str]:
     return input_key(data, EXTENSIONS[info.format]), data, kind
 
 
-def _bytes_of(picture: Picture) -> tuple[bytes, str]:
+def _bytes_of(picture: Picture, max_pixels: int) -> tuple[bytes, str]:
     if isinstance(picture, bytes):
         return picture, ""
     if isinstance(picture, Image.Image):
-        out = io.BytesIO()
-        # CMYK and floating point have no PNG; the loader turns them into RGB all the same.
-        plain = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
-        plain.save(out, "PNG")
-        return out.getvalue(), ""
+        return _png(picture), ""
     path = Path(picture)
+    most = max_pixels * _PIXEL_BYTES + _METADATA_BYTES
     try:
-        return path.read_bytes(), f"{path}: "
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except FileNotFoundError:
         raise InvalidImage(f"image: there is no file {str(path)!r}") from None
     except IsADirectoryError:
@@ -104,6 +102,33 @@ def _bytes_of(picture: Picture) -> tuple[bytes, str]:
         raise InvalidImage(f"image: {str(path)!r} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InvalidImage(f"image: {str(path)!r} is no path: {error}") from None
+    if len(data) > most:
+        raise InvalidImage(
+            f"image: {str(path)!r} has more than {most} bytes: no picture of the"
+            f" {max_pixels} pixels that are allowed is as large"
+        )
+    return data, f"{path}: "
 
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+def _png(image: Image.Image) -> bytes:
+    mode = _STORED_AS.get(image.mode)
+    if mode is None:
+        raise InvalidImage(f"image: a PIL image of mode {image.mode}: convert it to RGB first")
+    out = io.BytesIO()
+    try:
+        (image if mode == image.mode else image.convert(mode)).save(out, "PNG")
+    except (OSError, SyntaxError, ValueError) as error:  # its file may be broken, and read only now
+        raise InvalidImage(f"image: the PIL image cannot be used: {error}") from None
+    return out.getvalue()
+
+
+#: 16 bits in each of four channels, uncompressed, and room for profiles and thumbnails.
+_PIXEL_BYTES, _METADATA_BYTES = 8, 16 * 2**20
+#: The mode in which a PIL image is stored as PNG. The others have no one way to be seen.
+_STORED_AS = {
+    **{mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
+    **dict.fromkeys(("CMYK", "HSV", "RGBX", "YCbCr"), "RGB"),
+    "La": "LA",
+    "PA": "RGBA",
+    "RGBa": "RGBA",
+}
