@@ -1,5 +1,6 @@
 """Real servers for every test that needs one: started once, given to each test empty."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from tests.postgres import Postgres, running_postgres
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os
-
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv(f"{PREFIX}HOME", str(tmp_path / "no-home"))
@@ -52,7 +51,7 @@ def objects(s3: dict[str, str]) -> Objects:
 
 
 @pytest.fixture(scope="session")
-def _postgres() -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     with running_postgres() as server:
         yield server
 
@@ -64,9 +63,9 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(_postgres: Postgres) -> Iterator[str]:
+def postgres_url(postgres: Postgres) -> Iterator[str]:
     """A database without tables."""
-    with _postgres.database() as url:
+    with postgres.database() as url:
         yield url
 
 
@@ -95,7 +94,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         file.write_bytes(template.read_bytes())
         yield f"sqlite:///{file}"
     else:
-        server: Postgres = request.getfixturevalue("_postgres")
+        server: Postgres = request.getfixturevalue("postgres")
         with server.database(template=server.upgraded) as url:
             yield url
 

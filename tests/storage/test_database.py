@@ -10,7 +10,7 @@ from sqlalchemy import text
 from storage.database import Database
 from storage.errors import LedgerUnavailable, NotConfigured
 from storage.ledger import Ledger
-from tests.conftest import Postgres
+from tests.postgres import Postgres
 from tests.storage.specs import a_spec
 
 
@@ -121,10 +121,10 @@ def test_what_fails_within_a_transaction_leaves_nothing(ledger: Ledger, ledger_u
     assert ledger.workers(seen_within=1e12) == []
 
 
-def test_postgres_restarted_between_two_calls_is_not_noticed(_postgres: Postgres) -> None:
-    with _postgres.database(template=_postgres.upgraded) as url:
+def test_postgres_restarted_between_two_calls_is_not_noticed(postgres: Postgres) -> None:
+    with postgres.database(template=postgres.upgraded) as url:
         ledger = Ledger.open(url)
         [submitted] = ledger.submit([a_spec()])
-        _postgres.restart()
+        postgres.restart()
         assert ledger.job(submitted.id).id == submitted.id
         ledger.close()
