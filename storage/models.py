@@ -49,7 +49,7 @@ def find_model(models: dict[str, Model], name: str, settings: Settings) -> Model
     """The model that a job names; raises UnknownModel."""
     if name in models:
         return models[name]
-    if settings.allow_any_model and (Path(name).is_dir() or _REPOSITORY.fullmatch(name)):
+    if settings.allow_any_model and name and (Path(name).is_dir() or _REPOSITORY.fullmatch(name)):
         return Model(alias=name, source=name)
     close = difflib.get_close_matches(name, models, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

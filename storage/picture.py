@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from storage.errors import InvalidImage
+from storage.settings import PILLOW_LIMIT
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _ALLOWED = "PNG, JPEG, WebP, BMP, TIFF or a GIF of one frame"
@@ -49,10 +50,14 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise InvalidImage("image: it is empty (0 bytes)")
     with warnings.catch_warnings():
-        # Pillow's own limit on pixels warns; ours is the one that holds.
+        # Pillow warns from half its limit on; ours is the one that holds below it.
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise InvalidImage(
+                f"image: it has more than {PILLOW_LIMIT} pixels, at most {max_pixels} are allowed"
+            ) from None
         except UnidentifiedImageError:
             raise InvalidImage(f"image: it is none of {_ALLOWED}") from None
         except Exception as error:  # Pillow's decoders raise many kinds

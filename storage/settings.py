@@ -13,6 +13,8 @@ from storage.errors import NotConfigured
 PREFIX = "LATENTMILL_"
 #: What the embedded stack writes into its home so that other processes of the same user find it.
 STACK_FILE = "stack.json"
+#: Pillow refuses pictures with more pixels, as decompression bombs.
+PILLOW_LIMIT = 178_956_970
 
 
 def _default_home() -> Path:
@@ -40,7 +42,7 @@ class Settings(BaseSettings):
     #: Without it, a job cannot make a worker load a model that its owner did not register.
     allow_any_model: bool = False
     #: A picture with more pixels is refused before it is decoded.
-    max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
+    max_image_pixels: Annotated[int, Field(gt=0, le=PILLOW_LIMIT)] = 64_000_000
 
     lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     renew_seconds: Annotated[float, Field(gt=0)] = 5.0

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from storage.errors import InvalidSpec
 
@@ -17,7 +25,16 @@ MAX_SEED = 2**63 - 1
 SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler", "PNDMScheduler")
 
 Size = Annotated[int, Field(ge=64 // SIZE_MULTIPLE, le=MAX_SIDE, multiple_of=SIZE_MULTIPLE)]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _printable(value: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+#: Labels and keys: columns of their own, which Postgres keeps without NUL.
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
 class _Frozen(BaseModel):
@@ -85,11 +102,11 @@ class Spec(_Frozen):
 
     steps: tuple[Annotated[Step, Field(discriminator="kind")], ...]
     #: Idempotency: submitting the same key again returns the job there is.
-    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    key: Name | None = None
     #: Higher runs sooner.
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
+    labels: dict[Name, Name] = Field(default_factory=dict, max_length=32)
     #: Store the picture of every step, not only the last one's.
     keep_steps: bool = False
 
