@@ -53,8 +53,11 @@ def bring_up(device: Device) -> str:
             "MindSpore is not installed here: pip install 'latentmill[worker]'"
         ) from None
     try:
-        # The pinned card is the only one in sight, so its number is 0.
-        mindspore.set_device("CPU" if device.kind == "cpu" else "Ascend", 0)
+        # The pinned card is the only one in sight, so its number is 0. MindSpore refuses to be
+        # told once it has computed, even what it does already.
+        target = "CPU" if device.kind == "cpu" else "Ascend"
+        if mindspore.get_context("device_target") != target:
+            mindspore.set_device(target, 0)
         two = mindspore.ops.add(mindspore.Tensor(1.0), mindspore.Tensor(1.0)).asnumpy()
     except Exception as error:
         raise DeviceFailed(f"device {device} does not answer: {_first_sentence(error)}") from None

@@ -1,6 +1,6 @@
 """The device loop: steps in, pictures and latents out, by one thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,16 @@ def calls(loop: DeviceLoop, models: dict[str, Model], monkeypatch: pytest.Monkey
     render(loop, models, Text2Img(prompt="a cat", **SHORT))
     vae = loop._pipelines[models["tiny"]].vae
     for name in ("encode", "decode"):
-
-        def spy(*args: Any, name: str = name, original: Any = getattr(vae, name)) -> Any:
-            made.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(vae, name, spy)
+        monkeypatch.setattr(vae, name, noting(made, name, getattr(vae, name)))
     return made
+
+
+def noting(made: list[str], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def spy(*args: Any) -> Any:
+        made.append(name)
+        return original(*args)
+
+    return spy
 
 
 def render(
@@ -153,11 +156,11 @@ def test_what_was_cut_off_a_long_prompt_is_said(loop: DeviceLoop, models: dict[s
 def test_a_bad_value_is_the_users_and_a_bad_checkpoint_the_models_error(
     loop: DeviceLoop, models: dict[str, Model], tmp_path: Path
 ) -> None:
+    unknown = {"scheduler": "NoSuchScheduler"}
     with pytest.raises(InvalidSpec, match="NoSuchScheduler"):
-        step = Text2Img(prompt="a cat", **SHORT).model_copy(update={"scheduler": "NoSuchScheduler"})
-        render(loop, models, step)
+        render(loop, models, Text2Img(prompt="a cat", **SHORT).model_copy(update=unknown))
     empty = {"tiny": Model(alias="tiny", source=str(tmp_path))}
-    with pytest.raises(InvalidModel, match="model tiny: .*model_index.json"):
+    with pytest.raises(InvalidModel, match=r"model tiny: .*model_index\.json"):
         render(loop, empty, Text2Img(prompt="a cat", **SHORT))
 
 

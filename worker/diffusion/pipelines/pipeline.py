@@ -79,8 +79,8 @@ class Pipeline(ABC):
 
         `options` are those of `prepare`. Results are pictures (`pil`), float32 arrays
         [height, width, 3] in 0..1 (`np`) or float32 latents [C, h, w] as the model scales them
-        (`latent`). `on_step(done, total)` is called at the start and after each step; what it raises ends
-        the run.
+        (`latent`). `on_step(done, total)` is called at the start and after each step; what it
+        raises ends the run.
         """
         if output_type not in OUTPUT_TYPES:
             raise PipelineInputError(
