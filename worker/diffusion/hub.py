@@ -6,7 +6,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # type: ignore[attr-defined]  # the base of all that its client raises
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,

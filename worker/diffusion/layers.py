@@ -206,7 +206,7 @@ class MultiHeadAttention(nn.Cell):
         n, s, c = q.shape
         q, k, v = self.split(q * self.scale), self.split(k), self.split(v)
         rows = min(s, max(1, SCORES_AT_ONCE // (q.shape[0] * k.shape[1])))
-        chunks = ()
+        chunks: tuple[Tensor, ...] = ()
         for start in range(0, s, rows):
             scores = self.scores(q[:, start : start + rows], k)
             if self.causal:

@@ -80,8 +80,8 @@ def weights_file(names: Collection[str], component: str, library: str, variant: 
 
 def shards(names: Collection[str], index_name: str) -> set[str]:
     """The names that look like shards of this index; the index itself says which are read."""
-    stem, variant = re.fullmatch(r"(.+)\.safetensors\.index(\..+)?\.json", index_name).groups()
-    infix = re.escape(variant or "")
+    stem, _, variant = index_name.removesuffix(".json").partition(".safetensors.index")
+    infix = re.escape(variant)
     number = r"-\d+-of-\d+"
     pattern = rf"{re.escape(stem)}(?:{infix}{number}|{number}{infix})\.safetensors"
     return {name for name in names if re.fullmatch(pattern, name)}

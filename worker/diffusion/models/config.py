@@ -19,9 +19,9 @@ def read_config(
     values that ask for it as it is built here; any other value raises CheckpointError, and so does
     a value of a wrong type. Other fields do not matter.
     """
-    for field, allowed in fixed.items():
-        if field in config:
-            require([config[field]], allowed, f"{name} {field}")
+    for key, allowed in fixed.items():
+        if key in config:
+            require([config[key]], allowed, f"{name} {key}")
     values = {field.name: _read(field, config, name) for field in fields(cls)}
     levels = len(values.get("block_out_channels", ()))
     for field in fields(cls):
@@ -48,7 +48,9 @@ def _read(field: Any, config: Mapping[str, Any], name: str) -> Any:
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is kind and (kind is not int or value > 0)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return type(value) is kind
 
 
 def require(values: Collection[Any], allowed: Collection[Any], name: str) -> None:

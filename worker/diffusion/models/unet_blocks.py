@@ -54,7 +54,7 @@ class DownBlock(nn.Cell):
     def construct(
         self, x: Tensor, time: Tensor, context: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        skips = ()
+        skips: tuple[Tensor, ...] = ()
         for i in range(len(self.resnets)):
             x = self.resnets[i](x, time)
             if self.attends:

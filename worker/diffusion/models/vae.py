@@ -202,7 +202,7 @@ class SpatialAttention(Attention):
         super().__init__(channels, heads=1, bias=True)
         self.group_norm = GroupNorm(groups, channels, EPS)
 
-    def construct(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor) -> Tensor:  # type: ignore[override]
         y = tokens(self.group_norm(x))
         y = self.to_out[0](self.attend(self.to_q(y), self.to_k(y), self.to_v(y)))
         return x + feature_map(y, x.shape)
