@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # the base of all that its client raises
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
