@@ -3,6 +3,9 @@
 import argparse
 import logging
 import sys
+import warnings
+
+from celery.exceptions import SecurityWarning
 
 from storage.errors import LatentmillError
 from storage.settings import load_settings
@@ -21,9 +24,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.slots < 1:
         parser.error(f"--slots: at least 1 (got {options.slots})")
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s"
-    )
+    _log()
     try:
         device = Device.parse(options.device)
         pin(device)
@@ -39,6 +40,18 @@ def main() -> int:
         print(f"latentmill worker: {error}", file=sys.stderr)
         return 3
     return 0
+
+
+def _log() -> None:
+    """One line an event, on standard error."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s"
+    )
+    # A line for each message, and for each table looked at, says nothing that ours do not.
+    for chatty in ("alembic", "celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Celery warns of root because of pickled messages: ours are JSON that names one task.
+    warnings.simplefilter("ignore", SecurityWarning)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class DeviceLoop:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.version = ""
+        #: Aliases of the models that are ready, for other threads to read.
+        self.loaded: tuple[str, ...] = ()
         self._requests: queue.SimpleQueue[tuple[Request, Future[Rendered]] | None]
         self._requests = queue.SimpleQueue()
         self._pipelines: OrderedDict[Model, Any] = OrderedDict()
@@ -114,10 +116,6 @@ class DeviceLoop:
         future: Future[Rendered] = Future()
         self._requests.put((request, future))
         return future
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        return tuple(model.alias for model in self._pipelines.copy())
 
     def _run(self) -> None:
         try:
@@ -216,6 +214,7 @@ class DeviceLoop:
             raise Unavailable(f"model {model.alias} could not be read: {error}") from None
         logger.info("loaded model %s in %.1f s", model.alias, time.monotonic() - begun)
         self._pipelines[model] = pipe
+        self.loaded = tuple(model.alias for model in self._pipelines)
         return pipe
 
 
