@@ -7,12 +7,12 @@ and the write is refused with ClaimLost.
 import json
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, false, func, select, update
 from sqlalchemy import insert as plain_insert
 
 from storage.clock import Now
 from storage.database import insert
-from storage.errors import ClaimLost, WorkerLost
+from storage.errors import ClaimLost, InvalidSpec, WorkerLost
 from storage.jobs import Claim, State, StepRecord
 from storage.spec import parse_spec
 from storage.tables import IS_QUEUED, IS_RUNNING, attempts, jobs, steps
@@ -30,40 +30,26 @@ def runnable(pool: str) -> ColumnElement[bool]:
 
 
 def claim(connection: Connection, worker: str, pool: str, lease_seconds: float) -> Claim | None:
-    best = (
-        select(jobs.c.id)
-        .where(runnable(pool))
-        .order_by(jobs.c.priority.desc(), jobs.c.run_at, jobs.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)  # Postgres only: SQLite has one writer at a time
-    )
-    row = connection.execute(
-        update(jobs)
-        .where(jobs.c.id == best.scalar_subquery())
-        .values(
-            state=State.RUNNING,
-            attempt=jobs.c.attempt + 1,
-            charged=jobs.c.charged + 1,
+    """The best job that may run now; one whose spec this version cannot read fails on the way."""
+    while (row := _take_best(connection, worker, pool, lease_seconds)) is not None:
+        connection.execute(
+            plain_insert(attempts).values(
+                job_id=row.id, number=row.attempt, worker=worker, started_at=Now()
+            )
+        )
+        try:
+            spec = parse_spec(row.spec)
+        except InvalidSpec as error:
+            _take_back(connection, row.id, row.attempt, false(), error.code, str(error))
+            continue
+        return Claim(
+            job_id=row.id,
+            attempt=row.attempt,
             worker=worker,
-            lease_until=Now() + lease_seconds,
-            started_at=func.coalesce(jobs.c.started_at, Now()),
+            spec=spec,
+            steps=step_records(connection, [row.id]).get(row.id, ()),
         )
-        .returning(jobs.c.id, jobs.c.attempt, jobs.c.spec)
-    ).one_or_none()
-    if row is None:
-        return None
-    connection.execute(
-        plain_insert(attempts).values(
-            job_id=row.id, number=row.attempt, worker=worker, started_at=Now()
-        )
-    )
-    return Claim(
-        job_id=row.id,
-        attempt=row.attempt,
-        worker=worker,
-        spec=parse_spec(row.spec),
-        steps=step_records(connection, [row.id]).get(row.id, ()),
-    )
+    return None
 
 
 def renew(connection: Connection, claim: Claim, lease_seconds: float) -> None:
@@ -95,21 +81,21 @@ def finish_step(connection: Connection, claim: Claim, record: StepRecord) -> Non
 
 def succeed(connection: Connection, claim: Claim) -> None:
     _write(connection, claim, state=State.SUCCEEDED, lease_until=None, finished_at=Now())
-    _end_attempt(connection, claim)
+    _end_attempt(connection, claim.job_id, claim.attempt)
 
 
 def fail(
     connection: Connection, claim: Claim, code: str, message: str, retry_in: float | None
 ) -> State:
     message = _storable(message)[:MAX_ERROR_LENGTH]
-    left = jobs.c.charged < jobs.c.max_attempts if retry_in is not None else jobs.c.id.is_(None)
+    left = jobs.c.charged < jobs.c.max_attempts if retry_in is not None else false()
     state = _write(
         connection,
         claim,
         **_ended(left, code, message),
         run_at=case((left, Now() + (retry_in or 0.0)), else_=jobs.c.run_at),
     )
-    _end_attempt(connection, claim, code, message)
+    _end_attempt(connection, claim.job_id, claim.attempt, code, message)
     return state
 
 
@@ -122,7 +108,8 @@ def give_back(connection: Connection, claim: Claim) -> None:
         worker=None,
         lease_until=None,
     )
-    _end_attempt(connection, claim, "given_back", "the worker stopped in order; not charged")
+    reason = "the worker stopped in order; not charged"
+    _end_attempt(connection, claim.job_id, claim.attempt, "given_back", reason)
 
 
 def reap(connection: Connection) -> list[str]:
@@ -138,15 +125,33 @@ def reap(connection: Connection) -> list[str]:
     for job_id, attempt, worker in expired:
         lost = f"worker {worker} stopped renewing its lease"
         left = jobs.c.charged < jobs.c.max_attempts
-        connection.execute(
-            update(jobs).where(jobs.c.id == job_id).values(**_ended(left, WorkerLost.code, lost))
-        )
-        connection.execute(
-            update(attempts)
-            .where(attempts.c.job_id == job_id, attempts.c.number == attempt)
-            .values(ended_at=Now(), error_code=WorkerLost.code, error=lost)
-        )
+        _take_back(connection, job_id, attempt, left, WorkerLost.code, lost)
     return [row.id for row in expired]
+
+
+def _take_best(
+    connection: Connection, worker: str, pool: str, lease_seconds: float
+) -> Row[str, int, str] | None:
+    best = (
+        select(jobs.c.id)
+        .where(runnable(pool))
+        .order_by(jobs.c.priority.desc(), jobs.c.run_at, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # Postgres only: SQLite has one writer at a time
+    )
+    return connection.execute(
+        update(jobs)
+        .where(jobs.c.id == best.scalar_subquery())
+        .values(
+            state=State.RUNNING,
+            attempt=jobs.c.attempt + 1,
+            charged=jobs.c.charged + 1,
+            worker=worker,
+            lease_until=Now() + lease_seconds,
+            started_at=func.coalesce(jobs.c.started_at, Now()),
+        )
+        .returning(jobs.c.id, jobs.c.attempt, jobs.c.spec)
+    ).one_or_none()
 
 
 def _write(connection: Connection, claim: Claim, **values: Any) -> State:
@@ -181,12 +186,31 @@ def _ended(again: ColumnElement[bool], code: str, message: str) -> dict[str, Any
     }
 
 
+def _take_back(
+    connection: Connection,
+    job_id: str,
+    attempt: int,
+    again: ColumnElement[bool],
+    code: str,
+    message: str,
+) -> None:
+    """End an attempt in its owner's stead; the caller's transaction holds the row."""
+    connection.execute(
+        update(jobs).where(jobs.c.id == job_id).values(**_ended(again, code, message))
+    )
+    _end_attempt(connection, job_id, attempt, code, message)
+
+
 def _end_attempt(
-    connection: Connection, claim: Claim, code: str | None = None, message: str | None = None
+    connection: Connection,
+    job_id: str,
+    attempt: int,
+    code: str | None = None,
+    message: str | None = None,
 ) -> None:
     connection.execute(
         update(attempts)
-        .where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt)
+        .where(attempts.c.job_id == job_id, attempts.c.number == attempt)
         .values(ended_at=Now(), error_code=code, error=message)
     )
 
