@@ -48,7 +48,7 @@ def demo(
             ],
             keep_steps=True,
         )
-        watch([single, chain], as_lines=False)
+        watch([single, chain], quiet=False)
         comic, (first, second) = single.image(), chain.images()
         for name, picture in (("input", before), ("chain-step-1", first)):
             picture.save(output / f"{name}.png")

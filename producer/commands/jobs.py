@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from producer.client import Client
-from producer.commands.output import as_json, err, out, print_json, watch, when
+from producer.commands.files import Force, require_free, save
+from producer.commands.output import as_json, err, out, print_json, raise_first, watch, when
 from producer.commands.submit import AsJson, labels
 from producer.job import Job
-from storage.errors import InvalidSpec
+from storage.errors import InvalidSpec, JobFailed, LatentmillError, NotFound
 from storage.jobs import State
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the beginning of it.")]
@@ -31,7 +32,9 @@ def jobs(
         for job in found:
             print_json(as_json(job))
         return
-    table = Table("id", "state", "step", "model", "prompt", "created (UTC)", box=None)
+    # The id stays whole on any terminal: it is what the other commands take.
+    first = Column("id", no_wrap=True, min_width=26)
+    table = Table(first, "state", "step", "model", "prompt", "created (UTC)", box=None)
     for job in found:
         record = job.record
         last = record.spec.steps[-1]
@@ -39,7 +42,7 @@ def jobs(
             job.id, _state(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
             _short(last.prompt), (when(record.created_at) or "")[:19],
         )  # fmt: skip
-    out.print(table)
+    out.print(table, markup=False)
 
 
 def show(job_id: JobId, as_lines: AsJson = False) -> None:
@@ -90,10 +93,13 @@ def wait(
 ) -> None:
     """Wait until jobs have ended, with a progress bar each."""
     client = Client()
+    found = [client.job(job_id) for job_id in job_ids]
+    on_end = (lambda job: print_json(as_json(job))) if as_lines else None
     try:
-        watch([client.job(job_id) for job_id in job_ids], as_lines=as_lines, timeout=timeout)
-    except TimeoutError as error:
-        err.print(f"latentmill: {error}", highlight=False, soft_wrap=True)
+        watch(found, quiet=as_lines, timeout=timeout, on_end=on_end)
+    except TimeoutError:
+        left = " ".join(job.id for job in found if not job.ended)
+        err.print(f"latentmill: not ended after {timeout:g} s: {left}", soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -105,33 +111,42 @@ def fetch(
     all_steps: Annotated[
         bool, typer.Option("--all-steps", help="The kept pictures of every step.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Force = False,
     as_lines: AsJson = False,
 ) -> None:
-    """Download the pictures of jobs."""
+    """Download the pictures of jobs; those that have none do not keep the others back."""
     client = Client()
     wanted: list[tuple[Job, int | None, Path]] = []
-    for job in (client.job(job_id).check() for job_id in job_ids):
-        steps = [index for index, _ in job.artifacts()] if all_steps else [None]
-        wanted += [
-            (job, step, Path(f"{job.id}.png" if step is None else f"{job.id}-step-{step}.png"))
-            for step in steps
-        ]
-    if output.suffix and not output.is_dir():
-        if len(wanted) > 1:
-            raise InvalidSpec(f"output: {str(output)!r} is one file for {len(wanted)} pictures")
-        targets = [(job, step, output) for job, step, _ in wanted]
+    errors: list[LatentmillError] = []
+    for job in [client.job(job_id) for job_id in job_ids]:
+        try:
+            wanted += [(job, step, Path(name)) for step, name in _pictures(job, all_steps)]
+        except (JobFailed, NotFound) as error:
+            errors.append(error)
+    if not output.suffix or output.is_dir():
+        wanted = [(job, step, output / name) for job, step, name in wanted]
+    elif len(wanted) > 1:
+        raise InvalidSpec(f"output: {str(output)!r} is one file for {len(wanted)} pictures")
     else:
-        targets = [(job, step, output / name) for job, step, name in wanted]
-    for _, _, path in targets:
-        if path.exists() and not force:
-            raise InvalidSpec(f"output: {str(path)!r} is there already; --force replaces it")
-    for job, step, path in targets:
-        job.save(path, step)
+        wanted = [(job, step, output) for job, step, _ in wanted]
+    for _, _, path in wanted:
+        require_free(path, force)
+    for job, step, path in wanted:
+        save(job, path, step)
         if as_lines:
             print_json({"id": job.id, "step": step, "file": str(path)})
         else:
-            out.print(str(path), highlight=False, soft_wrap=True)
+            out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    raise_first(errors)
+
+
+def _pictures(job: Job, all_steps: bool) -> list[tuple[int | None, str]]:
+    """Steps (None: the last) and file names of a job's pictures; raises JobFailed or NotFound."""
+    if not job.check().ended:
+        raise NotFound(f"job {job.id} has no picture yet: it is {job.state}")
+    if not all_steps:
+        return [(None, f"{job.id}.png")]
+    return [(index, f"{job.id}-step-{index}.png") for index, _ in job.artifacts()]
 
 
 def _state(job: Job) -> str:

@@ -2,8 +2,9 @@
 
 import json
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ from rich.progress import (
 )
 
 from producer.job import Job
-from storage.errors import JobFailed
+from storage.errors import JobFailed, LatentmillError
 from storage.jobs import State
 
 out = Console()
@@ -87,13 +88,21 @@ def as_json(job: Job) -> dict[str, Any]:
     }
 
 
-def watch(jobs: Sequence[Job], *, as_lines: bool, timeout: float | None = None) -> None:
-    """Wait for jobs, with a bar each, or with a line of JSON for each that ends.
+def watch(
+    jobs: Sequence[Job],
+    *,
+    quiet: bool,
+    timeout: float | None = None,
+    on_end: Callable[[Job], None] | None = None,
+) -> None:
+    """Wait for jobs, with a bar each unless quiet; `on_end` is called with each, in their order.
 
-    Raises the JobFailed of the first that failed, once all have ended.
+    Raises the JobFailed of the first that failed, once all have ended, and TimeoutError after
+    `timeout` seconds for all of them.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
     failures: list[JobFailed] = []
-    with _bars(quiet=as_lines) as bars, interruptible(jobs):
+    with _bars(quiet) as bars, interruptible(jobs):
         rows = [bars.add_task(job.id[-8:], total=None, what="queued") for job in jobs]
         for job, row in zip(jobs, rows, strict=True):
 
@@ -101,23 +110,28 @@ def watch(jobs: Sequence[Job], *, as_lines: bool, timeout: float | None = None) 
                 _show(bars, row, seen)
                 # The other bars go on while this one's job is waited for.
                 for other, other_row in zip(jobs, rows, strict=True):
-                    if other is not seen and not other.ended and not as_lines:
+                    if other is not seen and not other.ended and not quiet:
                         _show(bars, other_row, other.refresh())
 
             try:
-                job.wait(timeout, show)
+                job.wait(None if deadline is None else deadline - time.monotonic(), show)
             except JobFailed as error:
                 failures.append(error)
             _show(bars, row, job)
-            if as_lines:
-                print_json(as_json(job))
+            if on_end is not None:
+                on_end(job)
     for job in jobs:
         for text in job.warnings:
             err.print(f"job {job.id}: warning: {text}", markup=False, soft_wrap=True)
-    for failure in failures[1:]:
-        err.print(f"latentmill: {failure}", markup=False, highlight=False, soft_wrap=True)
-    if failures:
-        raise failures[0]
+    raise_first(failures)
+
+
+def raise_first(errors: Sequence[LatentmillError]) -> None:
+    """Raise the first error, if there is one, and print the others."""
+    for error in errors[1:]:
+        err.print(f"latentmill: {error}", markup=False, highlight=False, soft_wrap=True)
+    if errors:
+        raise errors[0]
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from producer.client import Client
+from producer.commands.files import Force, require_free, save
 from producer.commands.output import as_json, out, print_json, warnings_as_lines, watch
-from producer.job import Job
 from producer.request import Img2Img, Request, Text2Img
-from storage.errors import InvalidSpec
+from storage.errors import InvalidSpec, JobFailed
 
 # Option names are the spec's own; the short forms are those that other tools have.
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="What the picture should show.")]
@@ -30,7 +30,7 @@ SchedulerName = Annotated[
     str | None, typer.Option("--scheduler", help="A class name, or JSON with its fields.")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write. Default: <job id>.png")
+    Path | None, typer.Option("--output", "-o", help="A file, or a folder. Default: <job id>.png")
 ]
 Label = Annotated[list[str], typer.Option("--label", "-l", help="name=value; may be repeated.")]
 Key = Annotated[str | None, typer.Option(help="The same key again gives the same job.")]
@@ -57,6 +57,7 @@ def img2img(
     priority: Priority = 0,
     max_attempts: MaxAttempts = 3,
     output: Output = None,
+    force: Force = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -67,7 +68,7 @@ def img2img(
         width=width, height=height, scheduler=_scheduler(scheduler),
     )  # fmt: skip
     around = {"labels": labels(label), "key": key, "priority": priority}
-    _run([request], {**around, "max_attempts": max_attempts}, output, no_wait, as_json)
+    _run([request], {**around, "max_attempts": max_attempts}, output, force, no_wait, as_json)
 
 
 def text2img(
@@ -85,6 +86,7 @@ def text2img(
     priority: Priority = 0,
     max_attempts: MaxAttempts = 3,
     output: Output = None,
+    force: Force = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +97,7 @@ def text2img(
         scheduler=_scheduler(scheduler),
     )  # fmt: skip
     around = {"labels": labels(label), "key": key, "priority": priority}
-    _run([request], {**around, "max_attempts": max_attempts}, output, no_wait, as_json)
+    _run([request], {**around, "max_attempts": max_attempts}, output, force, no_wait, as_json)
 
 
 def chain(
@@ -107,6 +109,7 @@ def chain(
         ),
     ],
     output: Output = None,
+    force: Force = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -116,7 +119,7 @@ def chain(
     from the folder of the file.
     """
     requests, around = read_chain(spec)
-    _run(requests, around, output, no_wait, as_json)
+    _run(requests, around, output, force, no_wait, as_json)
 
 
 def read_chain(file: Path) -> tuple[list[Request], dict[str, Any]]:
@@ -143,7 +146,8 @@ def labels(pairs: list[str]) -> dict[str, str]:
 
 def _request(file: Path, index: int, values: dict[str, Any]) -> Request:
     kinds: dict[Any, type[Request]] = {"text2img": Text2Img, "img2img": Img2Img}
-    kind = kinds.get(values.pop("kind", None))
+    name = values.pop("kind", None)
+    kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise InvalidSpec(f"{file}: steps.{index}.kind: must be text2img or img2img")
     image = values.get("image")
@@ -166,19 +170,34 @@ def _scheduler(text: str | None) -> str | dict[str, Any] | None:
 
 
 def _run(
-    requests: list[Request], around: dict[str, Any], output: Path | None, no_wait: bool,
+    requests: list[Request],
+    around: dict[str, Any],
+    output: Path | None,
+    force: bool,
+    no_wait: bool,
     as_lines: bool,
-) -> None:  # fmt: skip
+) -> None:
+    if no_wait and output is not None:
+        raise InvalidSpec("output: --no-wait leaves before there is a picture; fetch it later")
+    if output is not None and not output.is_dir():
+        require_free(output, force)
     with warnings_as_lines():
         job = Client().submit(requests, **around)
     if no_wait:
         print_json(as_json(job)) if as_lines else out.print(job.id, highlight=False)
         return
-    watch([job], as_lines=as_lines)
-    _save(job, output, as_lines)
-
-
-def _save(job: Job, output: Path | None, quiet: bool) -> None:
-    path = job.save(output or Path(f"{job.id}.png"))
-    if not quiet:
-        out.print(str(path), highlight=False, soft_wrap=True)
+    path = output or Path()
+    if path.is_dir():
+        path = path / f"{job.id}.png"
+        require_free(path, force)
+    try:
+        watch([job], quiet=as_lines)
+    except JobFailed:
+        if as_lines:
+            print_json({**as_json(job), "file": None})
+        raise
+    save(job, path)
+    if as_lines:
+        print_json({**as_json(job), "file": str(path)})
+    else:
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
