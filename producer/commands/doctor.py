@@ -49,6 +49,8 @@ class Check:
     part: str
     look: Callable[[Settings, str | None], str]
     mend: str
+    #: The setting without which there is nothing to try.
+    needs: str | None = None
 
 
 def doctor(
@@ -73,6 +75,11 @@ def examine(settings: Settings, device: str | None = None) -> list[Finding]:
     """Try all parts, at the same time: a server that is away takes seconds to be sure of."""
 
     def look(check: Check) -> Finding:
+        try:
+            if check.needs is not None:
+                require(settings, check.needs)
+        except NotConfigured as error:  # it says itself what to do
+            return Finding(part=check.part, status="failed", says=str(error))
         try:
             return Finding(part=check.part, status="ok", says=check.look(settings, device))
         except Skipped as reason:
@@ -134,13 +141,16 @@ def _models(settings: Settings, device: str | None) -> str:
     models = load_models(settings)
     package = importlib.util.find_spec("worker")
     shipped = Path(str(package.origin)).parent / "checkpoints" if package else None
+    missing = []
     for model in models.values():
         if model.source.startswith(BUNDLED) and shipped is not None:
             folder = shipped / model.source.removeprefix(BUNDLED)
             if not (folder / "model_index.json").is_file():
-                raise NotConfigured(f"{model.alias}: its checkpoint is missing from {folder}")
+                missing.append(f"{model.alias}: its checkpoint is missing from {folder}")
         elif model.source.startswith(("/", ".", "~")) and not Path(model.source).is_dir():
-            raise NotConfigured(f"{model.alias}: there is no folder {model.source}")
+            missing.append(f"{model.alias}: there is no folder {model.source}")
+    if missing:
+        raise NotConfigured("; ".join(missing))
     return ", ".join(sorted(models))
 
 
@@ -159,15 +169,21 @@ CHECKS = (
         _device,
         "pip install 'latentmill[worker]'; for Ascend also its driver and CANN: docs/ascend.md",
     ),
-    Check("broker", _broker, f"start it with `latentmill up`, or correct {PREFIX}REDIS_URL"),
-    Check("bucket", _bucket, f"start it with `latentmill up`, or correct {PREFIX}S3_…"),
+    Check("broker", _broker, f"start it, or correct {PREFIX}REDIS_URL", "redis_url"),
+    Check(
+        "bucket",
+        _bucket,
+        f"`latentmill migrate` makes one that is missing; else correct {PREFIX}S3_…",
+        "s3_endpoint_url",
+    ),
     Check(
         "database",
         _database,
         f"run `latentmill migrate` for its tables, or correct {PREFIX}DATABASE_URL",
+        "database_url",
     ),
     Check("models", _models, "correct models.toml, or install latentmill again"),
-    Check("workers", _workers, "start one with `latentmill worker`, or `latentmill up`"),
+    Check("workers", _workers, "start one with `latentmill worker`", "database_url"),
 )
 
 _COLORS = {"ok": "green", "skipped": "yellow", "failed": "red"}

@@ -32,15 +32,16 @@ def jobs(
         for job in found:
             print_json(as_json(job))
         return
-    # The id stays whole on any terminal: it is what the other commands take.
-    first = Column("id", no_wrap=True, min_width=26)
-    table = Table(first, "state", "step", "model", "prompt", "created (UTC)", box=None)
+    # On a narrow terminal the prompt gives way, never the id: other commands take it.
+    widths = {"id": 26, "state": 9, "step": 4, "model": 4, "prompt": None, "created (UTC)": 16}
+    columns = (Column(name, no_wrap=True, min_width=width) for name, width in widths.items())
+    table = Table(*columns, box=None)
     for job in found:
         record = job.record
         last = record.spec.steps[-1]
         table.add_row(
             job.id, _state(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
-            _short(last.prompt), (when(record.created_at) or "")[:19],
+            _short(last.prompt), (when(record.created_at) or "")[:16].replace("T", " "),
         )  # fmt: skip
     out.print(table, markup=False)
 

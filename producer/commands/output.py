@@ -141,7 +141,8 @@ def interruptible(jobs: Sequence[Job]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         ids = " ".join(job.id for job in jobs)
-        err.print(f"\nThe work goes on. Watch it again with: latentmill wait {ids}")
+        text = f"\nThe work goes on. Watch it again with: latentmill wait {ids}"
+        err.print(text, highlight=False, soft_wrap=True)
         sys.exit(130)
 
 

@@ -28,8 +28,7 @@ def worker(hand: Hand) -> threading.Thread:
             time.sleep(0.05)
         hand.succeed("prompt is longer than the model's 77 tokens; not used: 'tail'")
 
-    thread = threading.Thread(target=work)
-    return thread
+    return threading.Thread(target=work)
 
 
 def size_of(file: str) -> tuple[int, int]:
