@@ -29,17 +29,20 @@ for command in (
     jobs.wait,
     jobs.fetch,
     services.up,
-    services.worker,
     services.migrate,
     doctor.doctor,
     demo.demo,
 ):
-    passes_on = command is services.worker
-    app.command(
-        context_settings={"ignore_unknown_options": True, "help_option_names": []}
-        if passes_on
-        else None
-    )(command)
+    app.command()(command)
+
+# Its options are the worker's own: whatever follows is passed on, --help too.
+app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)(services.worker)
 
 
 def say_version(wanted: bool) -> None:

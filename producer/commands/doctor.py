@@ -2,7 +2,6 @@
 
 import importlib.util
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from producer.commands.output import out, print_json
+from producer.commands.services import WORKER
 from storage import broker
 from storage.embedded.lock import is_locked
 from storage.errors import LatentmillError, NotConfigured, Unavailable
@@ -103,7 +103,7 @@ def _home(settings: Settings, device: str | None) -> str:
 def _device(settings: Settings, device: str | None) -> str:
     if device is None and importlib.util.find_spec("mindspore") is None:
         raise Skipped("MindSpore is not installed: this machine can submit jobs, not run them")
-    command = [sys.executable, "-P", "-m", "worker", "--check", "--device", device or "cpu"]
+    command = [*WORKER, "--check", "--device", device or "cpu"]
     try:
         # In a process of its own: the command line needs no MindSpore, and a device may hang.
         tried = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_TIMEOUT)

@@ -16,10 +16,17 @@ from producer.commands.output import out
 from storage.errors import NotConfigured, Unavailable
 from storage.ledger import Ledger
 from storage.objects import Objects
-from storage.settings import Settings, load_settings, require
+from storage.settings import PREFIX, Settings, load_settings, require
 
 #: Seconds until a worker that was just started must have reported itself.
 WORKER_START = 60.0
+#: Without -P, a worker.py in the user's folder would be run instead.
+WORKER = (sys.executable, "-P", "-m", "worker")
+_SERVICES = {
+    f"{PREFIX}{field}"
+    for field in ("DATABASE_URL", "REDIS_URL", "S3_ENDPOINT_URL", "S3_BUCKET", "S3_REGION",
+                  "S3_ACCESS_KEY", "S3_SECRET_KEY")
+}  # fmt: skip
 
 
 def up(
@@ -54,8 +61,10 @@ def running_mill(
     with running_stack(home) as settings:
         ledger = Ledger.open(require(settings, "database_url"))
         log = settings.home / "logs" / "worker.log"
-        command = [sys.executable, "-m", "worker", "--device", device, "--slots", str(slots)]
-        env = {**os.environ, "LATENTMILL_HOME": str(settings.home)}
+        command = [*WORKER, "--device", device, "--slots", str(slots)]
+        # Services of the environment would be stronger than those of the home.
+        env = {name: value for name, value in os.environ.items() if name not in _SERVICES}
+        env["LATENTMILL_HOME"] = str(settings.home)
         begun = time.time()
         try:
             with running_process(command, log, env) as process:
@@ -73,7 +82,7 @@ def running_mill(
 def worker(context: typer.Context) -> None:
     """Run one worker process: see `latentmill worker --help`."""
     _require_worker()
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *context.args])
+    os.execv(sys.executable, [*WORKER, *context.args])
 
 
 def migrate() -> None:
