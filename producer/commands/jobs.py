@@ -33,15 +33,15 @@ def jobs(
             print_json(as_json(job))
         return
     # On a narrow terminal the prompt gives way, never the id: other commands take it.
-    widths = {"id": 26, "state": 9, "step": 4, "model": 4, "prompt": None, "created (UTC)": 16}
-    columns = (Column(name, no_wrap=True, min_width=width) for name, width in widths.items())
-    table = Table(*columns, box=None)
+    fixed = {"id": 26, "state": 9, "step": 4, "model": 4, "created (UTC)": 16}
+    columns = [Column(name, no_wrap=True, min_width=width) for name, width in fixed.items()]
+    table = Table(*columns, Column("prompt", no_wrap=True, ratio=1), box=None, expand=True)
     for job in found:
         record = job.record
         last = record.spec.steps[-1]
         table.add_row(
             job.id, _state(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
-            _short(last.prompt), (when(record.created_at) or "")[:16].replace("T", " "),
+            (when(record.created_at) or "")[:16].replace("T", " "), _short(last.prompt),
         )  # fmt: skip
     out.print(table, markup=False)
 
@@ -155,6 +155,6 @@ def _state(job: Job) -> str:
     return f"{job.state} ({code})" if code else str(job.state)
 
 
-def _short(text: str, length: int = 40) -> str:
+def _short(text: str, length: int = 80) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def test_jobs_are_listed_with_their_whole_ids(run: Run, client: Client) -> None:
     assert odd.id in ended.out
     assert "[/bold]" in ended.out
     assert len(ended.out.splitlines()) == 3  # a line each, however long the prompt
+    created = client.job(odd.id).record.created_at
+    minute = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M")
+    line = next(line for line in ended.out.splitlines() if odd.id in line)
+    assert line.split()[:5] == [odd.id, "queued", "0/1", "demo", minute[:10]]
+    assert minute in line
     assert run("jobs", "--label", "set=odd", "--state", "queued").out.count("queued") == 1
 
 
