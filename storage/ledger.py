@@ -17,6 +17,8 @@ __all__ = ["Attempt", "Claim", "Job", "Ledger", "State", "StepRecord", "Submitte
 
 #: Specs that enter in one transaction.
 CHUNK = 1000
+#: A worker that has not reported for so long, in seconds, counts as gone.
+SILENT_AFTER = 30.0
 #: `due` counts no further: nobody needs to know by how much there is enough work.
 DUE_CAP = 1000
 
@@ -158,7 +160,7 @@ class Ledger:
                 .on_conflict_do_update(index_elements=[workers.c.name], set_=changed)
             )
 
-    def workers(self, seen_within: float) -> list[Worker]:
+    def workers(self, seen_within: float = SILENT_AFTER) -> list[Worker]:
         """Workers that reported within so many seconds, by name."""
         with self._database.reading() as connection:
             return views.live_workers(connection, seen_within)

@@ -16,6 +16,10 @@ MODELS_FILE = "models.toml"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+#: How `source` names a checkpoint that ships with the worker.
+BUNDLED = "bundled:"
+
+
 class Model(BaseModel):
     """Where a model's checkpoint comes from and how it is loaded."""
 
@@ -29,6 +33,11 @@ class Model(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     #: Workers of this pool serve it.
     pool: Annotated[str, Field(min_length=1, max_length=100)] = "default"
+
+    @property
+    def bundled(self) -> str | None:
+        """The name of the checkpoint that ships with the worker, if this is one."""
+        return self.source.removeprefix(BUNDLED) if self.source.startswith(BUNDLED) else None
 
 
 def load_models(settings: Settings) -> dict[str, Model]:

@@ -24,10 +24,6 @@ from worker.runner import Runner, Running, Stopping
 logger = logging.getLogger(__name__)
 
 
-#: A worker that has not reported for so long, in seconds, counts as gone.
-SILENT_AFTER = 30.0
-
-
 class Slots:
     """The jobs in flight in this process: one for each Celery thread that has work."""
 
@@ -87,7 +83,7 @@ def healthy(settings: Settings) -> bool:
     """Whether a worker of this host has reported lately: for container health checks."""
     ledger = Ledger.open(require(settings, "database_url"))
     host = f"{socket.gethostname()}-"
-    return any(w.name.startswith(host) for w in ledger.workers(seen_within=SILENT_AFTER))
+    return any(w.name.startswith(host) for w in ledger.workers())
 
 
 def serve(settings: Settings, device: Device, *, slots: int, pool: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 
 from producer.client import Client
-from producer.commands.output import out, watch
+from producer.commands.output import AsJson, print_json, say, watch
 from producer.commands.services import running_mill
 from producer.grid import make_grid
 from producer.request import Img2Img
@@ -22,6 +22,7 @@ SAMPLE, NAME = "red-apple.png", "red apple"
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path("demo-out"),
+    as_json: AsJson = False,
 ) -> None:
     """Run an img2img job and a two-step chain with the bundled model, and look at the results.
 
@@ -36,10 +37,10 @@ def demo(
         if not sample.is_file():
             raise NotConfigured(f"the sample picture {SAMPLE} is missing from this installation")
         before = stack.enter_context(Image.open(sample))
-        out.print("Starting a broker, an object store and a worker …")
+        say("Starting a broker, an object store and a worker …", quiet=as_json)
         settings, _ = stack.enter_context(running_mill(home))
         client = Client(settings)
-        out.print("An img2img job, and a chain of two steps that hands over its latent:")
+        say("An img2img job, and a chain of two steps that hands over its latent:", quiet=as_json)
         single = client.submit(_restyle("comic style", sample, strength=0.6))
         chain = client.submit(
             [
@@ -48,7 +49,7 @@ def demo(
             ],
             keep_steps=True,
         )
-        watch([single, chain], quiet=False)
+        watch([single, chain], quiet=as_json)
         comic, (first, second) = single.image(), chain.images()
         for name, picture in (("input", before), ("chain-step-1", first)):
             picture.save(output / f"{name}.png")
@@ -57,10 +58,14 @@ def demo(
         captions = ["input", "img2img: comic", "chain 1: comic", "chain 2: pixel art"]
         grid = make_grid([before, comic, first, second], captions, columns=4)
         grid.save(output / "grid.png")
-        out.print("Stopping …")
-    seconds = time.monotonic() - begun
-    out.print(f"Done in {seconds:.0f} s. Before and after, side by side:", highlight=False)
-    out.print(str((output / "grid.png").absolute()), highlight=False, soft_wrap=True)
+        say("Stopping …", quiet=as_json)
+    seconds = round(time.monotonic() - begun, 1)
+    sheet = str((output / "grid.png").absolute())
+    if as_json:
+        print_json({"seconds": seconds, "grid": sheet, "img2img": single.id, "chain": chain.id})
+        return
+    say(f"Done in {seconds:.0f} s. Before and after, side by side:")
+    say(sheet)
 
 
 def _restyle(style: str, image: Path | None, strength: float) -> Img2Img:

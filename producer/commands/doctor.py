@@ -11,23 +11,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from producer.commands.output import out, print_json
+from producer.commands.output import AsJson, out, print_json
 from producer.commands.services import WORKER
 from storage import broker
 from storage.embedded.lock import is_locked
 from storage.errors import LatentmillError, NotConfigured, Unavailable
 from storage.jobs import State
-from storage.ledger import Ledger
+from storage.ledger import SILENT_AFTER, Ledger
 from storage.models import load_models
 from storage.objects import Objects
 from storage.settings import PREFIX, Settings, load_settings, require
 
 #: Seconds: MindSpore's import and one operator take about 4 on two cores, on Ascend far more.
 DEVICE_TIMEOUT = 120.0
-#: A worker that has not reported for so long, in seconds, counts as gone.
-SILENT_AFTER = 30.0
-#: How models.toml names a checkpoint that ships in the package.
-BUNDLED = "bundled:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ def doctor(
     device: Annotated[
         str | None, typer.Option(help="Try this device: cpu, or ascend:N. Default: cpu.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try every part that a job needs; exit status 1 if one fails."""
     findings = examine(load_settings(), device)
@@ -143,8 +139,8 @@ def _models(settings: Settings, device: str | None) -> str:
     shipped = Path(str(package.origin)).parent / "checkpoints" if package else None
     missing = []
     for model in models.values():
-        if model.source.startswith(BUNDLED) and shipped is not None:
-            folder = shipped / model.source.removeprefix(BUNDLED)
+        if model.bundled is not None and shipped is not None:
+            folder = shipped / model.bundled
             if not (folder / "model_index.json").is_file():
                 missing.append(f"{model.alias}: its checkpoint is missing from {folder}")
         elif model.source.startswith(("/", ".", "~")) and not Path(model.source).is_dir():
@@ -155,7 +151,7 @@ def _models(settings: Settings, device: str | None) -> str:
 
 
 def _workers(settings: Settings, device: str | None) -> str:
-    workers = Ledger.open(require(settings, "database_url")).workers(SILENT_AFTER)
+    workers = Ledger.open(require(settings, "database_url")).workers()
     if not workers:
         raise Unavailable(f"none has reported in the last {SILENT_AFTER:g} s: jobs stay queued")
     return "; ".join(f"{w.name}: {w.device}, pool {w.pool}, {w.slots} slots" for w in workers)

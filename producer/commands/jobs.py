@@ -8,8 +8,18 @@ from rich.table import Column, Table
 
 from producer.client import Client
 from producer.commands.files import Force, require_free, save
-from producer.commands.output import as_json, err, out, print_json, raise_first, watch, when
-from producer.commands.submit import AsJson, labels
+from producer.commands.output import (
+    AsJson,
+    as_json,
+    err,
+    out,
+    print_json,
+    raise_first,
+    say,
+    watch,
+    when,
+)
+from producer.commands.submit import labels
 from producer.job import Job
 from storage.errors import InvalidSpec, JobFailed, LatentmillError, NotFound
 from storage.jobs import State
@@ -137,7 +147,7 @@ def fetch(
         if as_lines:
             print_json({"id": job.id, "step": step, "file": str(path)})
         else:
-            out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            say(str(path))
     raise_first(errors)
 
 

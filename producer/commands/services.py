@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from producer.commands.output import out
+from producer.commands.output import AsJson, out, print_json, say
 from storage.errors import NotConfigured, Unavailable
 from storage.ledger import Ledger
 from storage.objects import Objects
@@ -32,19 +32,26 @@ _SERVICES = {
 def up(
     device: Annotated[str, typer.Option(help="The worker's device: cpu or ascend:N.")] = "cpu",
     slots: Annotated[int, typer.Option(min=1, help="Jobs in flight at once.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Run everything on this machine: broker, object store, database and one worker."""
     with running_mill(load_settings().home, device, slots) as (settings, process):
-        out.print(f"home      {settings.home}", highlight=False, soft_wrap=True)
-        out.print("broker    Valkey, on a socket in the home")
-        out.print(f"objects   SeaweedFS, {settings.s3_endpoint_url}, bucket {settings.s3_bucket}")
-        out.print("ledger    SQLite, in the home")
-        out.print(f"worker    {device}, {slots} slots; log: {settings.home / 'logs/worker.log'}")
-        out.print("Ready. Ctrl-C stops it all; queued jobs stay.")
+        parts = {
+            "home": str(settings.home),
+            "broker": require(settings, "redis_url"),
+            "objects": f"{settings.s3_endpoint_url}, bucket {settings.s3_bucket}",
+            "ledger": require(settings, "database_url"),
+            "worker": f"{device}, {slots} slots; log: {settings.home / 'logs' / 'worker.log'}",
+        }
+        if as_json:
+            print_json(parts)
+        for name, what in parts.items():
+            say(f"{name:<9} {what}", quiet=as_json)
+        say("Ready. Ctrl-C stops it all; queued jobs stay.", quiet=as_json)
         try:
             status = process.wait()
         except KeyboardInterrupt:
-            out.print("Stopping: running jobs leave at their next step and stay queued.")
+            say("Stopping: running jobs leave at a step and stay queued.", quiet=as_json)
             return
         raise Unavailable(f"the worker ended with status {status}: see logs/worker.log")
 
@@ -85,13 +92,16 @@ def worker(context: typer.Context) -> None:
     os.execv(sys.executable, [*WORKER, *context.args])
 
 
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Bring the database's tables to this version, and make the bucket if there is none."""
     settings = load_settings()
     ledger = Ledger.open(require(settings, "database_url"))
     before, wanted = ledger.schema()
     ledger.upgrade()
     Objects.open(settings).ensure_bucket()
+    if as_json:
+        print_json({"revision": wanted, "before": before})
+        return
     what = "is up to date" if before == wanted else f"went from {before or 'nothing'} to {wanted}"
     out.print(f"The database {what}; the bucket is there.", highlight=False)
 

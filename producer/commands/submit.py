@@ -8,7 +8,7 @@ import typer
 
 from producer.client import Client
 from producer.commands.files import Force, require_free, save
-from producer.commands.output import as_json, out, print_json, warnings_as_lines, watch
+from producer.commands.output import AsJson, as_json, out, print_json, say, warnings_as_lines, watch
 from producer.request import Img2Img, Request, Text2Img
 from storage.errors import InvalidSpec, JobFailed
 
@@ -37,7 +37,6 @@ Key = Annotated[str | None, typer.Option(help="The same key again gives the same
 Priority = Annotated[int, typer.Option(help="-100 to 100; higher runs sooner.")]
 MaxAttempts = Annotated[int, typer.Option("--max-attempts", help="1 to 20.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Say the job's id and leave.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def img2img(
@@ -200,4 +199,4 @@ def _run(
     if as_lines:
         print_json({**as_json(job), "file": str(path)})
     else:
-        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        say(str(path))
