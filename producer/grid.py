@@ -26,7 +26,10 @@ def make_grid(
         row, column = divmod(index, columns)
         left = _MARGIN + column * (side + _MARGIN)
         top = _MARGIN + sum(heights[:row]) + 2 * row * _MARGIN
-        fitted = ImageOps.contain(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
+        # What is enlarged shows its pixels.
+        smooth = max(picture.size) > side
+        method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+        fitted = ImageOps.contain(picture.convert("RGB"), (side, side), method)
         sheet.paste(fitted, (left + (side - fitted.width) // 2, top + side - fitted.height))
         below = top + side + _MARGIN // 2
         for number, line in enumerate(lines):

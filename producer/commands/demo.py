@@ -41,7 +41,7 @@ def demo(
         settings, _ = stack.enter_context(running_mill(home))
         client = Client(settings)
         say("An img2img job, and a chain of two steps that hands over its latent:", quiet=as_json)
-        single = client.submit(_restyle("comic style", sample, strength=0.6))
+        single = client.submit(_restyle("pencil sketch style", sample, strength=0.6))
         chain = client.submit(
             [
                 _restyle("comic style", sample, strength=0.6),
@@ -50,13 +50,13 @@ def demo(
             keep_steps=True,
         )
         watch([single, chain], quiet=as_json)
-        comic, (first, second) = single.image(), chain.images()
+        sketch, (first, second) = single.image(), chain.images()
         for name, picture in (("input", before), ("chain-step-1", first)):
             picture.save(output / f"{name}.png")
         single.save(output / "img2img.png")
         chain.save(output / "chain.png")
-        captions = ["input", "img2img: comic", "chain 1: comic", "chain 2: pixel art"]
-        grid = make_grid([before, comic, first, second], captions, columns=4)
+        captions = ["input", "img2img: pencil sketch", "chain 1: comic", "chain 2: pixel art"]
+        grid = make_grid([before, sketch, first, second], captions, columns=4)
         grid.save(output / "grid.png")
         say("Stopping …", quiet=as_json)
     seconds = round(time.monotonic() - begun, 1)
