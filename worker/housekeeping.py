@@ -32,11 +32,14 @@ class Repeat:
         self._trouble = ""
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin; does nothing the second time."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while True:

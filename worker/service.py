@@ -9,13 +9,14 @@ import time
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 
-from storage.broker import WORK, celery_app, invite, queue_name
+from storage.broker import celery_app, invite
 from storage.errors import NotConfigured, Unavailable
 from storage.jobs import Claim, Worker
 from storage.ledger import Ledger
 from storage.models import load_models
 from storage.objects import Objects
 from storage.settings import Settings, require
+from worker.consumer import consume
 from worker.device import Device
 from worker.device_loop import DeviceLoop
 from worker.housekeeping import Repeat, keep_house, renew_leases
@@ -100,14 +101,14 @@ def serve(settings: Settings, device: Device, *, slots: int, pool: str) -> None:
         )
     objects = Objects.open(settings)
     objects.check()
-    app = celery_app(require(settings, "redis_url"))
+    redis_url = require(settings, "redis_url")
+    app = celery_app(redis_url)
     loop = DeviceLoop(device)
     loop.start()
 
     name = f"{socket.gethostname()}-{device}-{os.getpid()}"
     runner = Runner(settings, ledger, objects, load_models(settings), loop)
     crew = Slots(runner, app, worker=name, pool=pool)
-    app.task(crew.work, name=WORK)
 
     begun = time.time()
 
@@ -132,12 +133,8 @@ def serve(settings: Settings, device: Device, *, slots: int, pool: str) -> None:
 
     worker_ready.connect(on_ready)
     worker_shutting_down.connect(on_stop)
-    consumer = app.Worker(
-        pool="threads", concurrency=slots, queues=[queue_name(pool)], hostname=name,
-        without_gossip=True, without_mingle=True, loglevel="INFO", quiet=True,
-    )  # fmt: skip
     try:
-        consumer.start()
+        consume(redis_url, crew.work, name=name, slots=slots, pool=pool)
     finally:
         house.stop()
         leases.stop()

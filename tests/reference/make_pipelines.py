@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 BASE = {"prompt": "a photo of a cat", "num_inference_steps": 5, "guidance_scale": 7.5, "seed": 1}
 SQUARE, ODD = {"width": 64, "height": 64}, {"width": 72, "height": 56}
 
-#: Arguments of each run over BASE; `image` is the size of a drawn picture, or "latent".
+#: Arguments of each run over BASE; `image` is a picture, the size of a drawn one, or "latent".
 CASES: dict[str, dict[str, Any]] = {
     "text_pndm": {**SQUARE},
     "text_ddim": {**SQUARE, "scheduler": "DDIMScheduler", "negative_prompt": "low"},
@@ -60,14 +60,21 @@ def latent() -> np.ndarray:
 def arguments(case: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the product's pipeline for one case."""
     image = case.get("image")
-    if image is not None:
+    if image is not None and not isinstance(image, Image.Image):
         case = {**case, "image": latent() if image == "latent" else picture(*image)}
     return {**BASE, **case}
 
 
 def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = results(reference_pipeline(tiny.write_stable_diffusion(Path(folder))), CASES)
+    np.savez_compressed(HERE / "pipelines.npz", **arrays)
+
+
+def reference_pipeline(folder: Path) -> Any:
+    """The reference's pipeline of a checkpoint, in float32 and with the product's noise."""
     import torch
-    from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline
     from diffusers.models.autoencoders import vae
     from diffusers.pipelines.stable_diffusion import (
         pipeline_stable_diffusion,
@@ -79,15 +86,22 @@ def main() -> None:
 
     for module in (vae, pipeline_stable_diffusion, pipeline_stable_diffusion_img2img):
         module.randn_tensor = randn_tensor
+    return StableDiffusionPipeline.from_pretrained(
+        folder,
+        torch_dtype=torch.float32,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
-    with tempfile.TemporaryDirectory() as folder:
-        tiny.write_stable_diffusion(Path(folder))
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
+
+def results(pipe: Any, cases: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+    """What the reference makes of each case: pictures as float16, latents as float32."""
+    from diffusers import StableDiffusionImg2ImgPipeline
+
     published = pipe.scheduler
     arrays = {}
-    for name, case in CASES.items():
+    for name, case in cases.items():
         given = arguments(case)
         pipe.scheduler = other_scheduler(published, given.pop("scheduler", None))
         seed = given.pop("seed")
@@ -104,7 +118,7 @@ def main() -> None:
             result = run(**given, generator=generator, output_type=output_type).images[0]
             kept = result.numpy() if output_type == "latent" else result.astype(np.float16)
             arrays[name if output_type == "np" else f"{name}_latent"] = kept
-    np.savez_compressed(HERE / "pipelines.npz", **arrays)
+    return arrays
 
 
 def other_scheduler(published: Any, override: Any) -> Any:

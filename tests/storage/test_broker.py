@@ -3,8 +3,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from redis import Redis
 from storage.broker import WORK, celery_app, check, invite, queue_name, waiting
 from storage.embedded.valkey import running_valkey
 from storage.errors import BrokerUnavailable, NotConfigured
+from tests.processes import pid_of_valkey
 
 CALLS: dict[str, Callable[[Celery], object]] = {
     "invite": lambda app: invite(app, "default"),
@@ -49,45 +48,6 @@ def test_invitations_of_a_pool_are_counted_until_they_are_taken(redis_url: str) 
     invite(app, "a", 3)
     invite(app, "b")
     assert (waiting(app, "a"), waiting(app, "b")) == (3, 1)
-
-
-_WORKER = """
-import sys
-from storage.broker import WORK, celery_app, queue_name
-app = celery_app(sys.argv[1])
-@app.task(name=WORK)
-def work():
-    print("taken", flush=True)
-app.Worker(
-    pool="threads", concurrency=2, queues=[queue_name("default")], hostname="w", quiet=True,
-    without_gossip=True, without_mingle=True, loglevel="ERROR",
-).start()
-"""
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_answers_invitations_before_and_after_the_broker_restarts(
-    tmp_path: Path, kill: signal.Signals
-) -> None:
-    folder, log = tmp_path / "valkey", tmp_path / "log"
-    with running_valkey(folder, log) as found:
-        app = celery_app(found["redis_url"])
-        worker = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, found["redis_url"]], stdout=subprocess.PIPE, text=True
-        )
-        assert worker.stdout is not None
-        invite(app, "default", 2)
-        assert [worker.stdout.readline() for _ in range(2)] == ["taken\n"] * 2
-        if kill is signal.SIGKILL:
-            os.kill(pid_of_valkey(folder), kill)
-    try:
-        with running_valkey(folder, log) as found:
-            invite(app, "default")
-            assert worker.stdout.readline() == "taken\n"
-    finally:
-        worker.terminate()
-        worker.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -154,15 +114,3 @@ def test_the_app_takes_nothing_but_json_and_keeps_no_results(redis_url: str) -> 
     assert conf.task_ignore_result
     assert conf.result_backend is None
     assert not conf.task_acks_late
-
-
-def pid_of_valkey(folder: Path) -> int:
-    """The server whose data lie in or below `folder`."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            started = (process / "comm").read_text().startswith("valkey")
-            if started and (process / "cwd").readlink().is_relative_to(folder):
-                return int(process.name)
-        except OSError:
-            continue
-    raise AssertionError("no Valkey runs here")

@@ -1,0 +1,66 @@
+"""The consumer takes invitations whatever happens to the broker."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from storage.broker import celery_app, invite
+from storage.embedded.valkey import running_valkey
+from tests.processes import pid_of_valkey
+
+CONSUMER = """
+import logging, sys, warnings
+from worker.consumer import consume
+warnings.simplefilter("ignore")
+logging.basicConfig(level=logging.ERROR)
+def work():
+    print("taken", flush=True)
+consume(sys.argv[1], work, name="w", slots=2, pool="default")
+"""
+
+
+@contextmanager
+def consumer(redis_url: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONSUMER, redis_url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def takes(process: "subprocess.Popen[str]", count: int) -> bool:
+    assert process.stdout is not None
+    return [process.stdout.readline() for _ in range(count)] == ["taken\n"] * count
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_invitations_are_answered_before_and_after_the_broker_restarts(
+    tmp_path: Path, kill: signal.Signals
+) -> None:
+    folder, log = tmp_path / "valkey", tmp_path / "log"
+    with ExitStack() as brokers:
+        url = brokers.enter_context(running_valkey(folder, log))["redis_url"]
+        with consumer(url) as running:
+            for _ in range(4):
+                invite(celery_app(url), "default")
+                assert takes(running, 1)
+                # Now is the worst moment: the message is being acknowledged.
+                os.kill(pid_of_valkey(folder), kill)
+                brokers.enter_context(running_valkey(folder, log))
+
+
+def test_a_consumer_that_is_told_to_stop_ends_in_order(redis_url: str) -> None:
+    with consumer(redis_url) as running:
+        invite(celery_app(redis_url), "default")
+        assert takes(running, 1)
