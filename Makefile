@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/latentmill demo --output demo-out
 
-test: setup
+test: lint
 	$(BIN)/pytest
 
 lint: setup

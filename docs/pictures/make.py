@@ -28,12 +28,10 @@ def main() -> None:
 
     before_after, captions = [], []
     for name in names:
-        what = name.replace("-", " ")
-        for style in ("", *STYLES):
-            picture = restyle(sample(name), f"{what}, {style}", strength=0.6) if style else None
-            before_after.append(picture or sample(name))
-            captions.append(style or f"input: {what}")
-    make_grid(before_after, captions, columns=3, side=192).save(HERE / "demo.png")
+        prompt = f"{name.replace('-', ' ')}, comic style"
+        before_after += [sample(name), restyle(sample(name), prompt, strength=0.6)]
+        captions += ["input", prompt]
+    make_grid(before_after, captions, columns=len(captions), side=144).save(HERE / "demo.png")
 
     strengths = [restyle(apple, "red apple, comic style", strength=s) for s in STRENGTHS]
     guidances = [
