@@ -133,15 +133,14 @@ def measure(folder: Path, count: int, pictures_to: Path | None, quick: bool) -> 
 
     wanted = 1 + np.arange(2 * len(inputs_of)) % 3
     twice = np.concatenate([inputs_of, inputs_of])
-    made = in_parts(
-        img2img,
-        [texts[i * len(STYLES) + k] for i, k in zip(twice, wanted, strict=True)],
-        image=plain + plain,
-        strength=0.5,
-    )
-    show("restyle", made)
-    name, style = judge.shares(made, twice, wanted)
-    figures["restyle_at_0.5"] = {"pictures": len(made), "name": name, "style": style}
+    asked = [texts[i * len(STYLES) + k] for i, k in zip(twice, wanted, strict=True)]
+    restyled = {}
+    for scale in (4.0, 7.5):
+        made = in_parts(img2img, asked, image=plain + plain, strength=0.5, guidance_scale=scale)
+        show(f"restyle-{scale}", made)
+        name, style = judge.shares(made, twice, wanted)
+        restyled[str(scale)] = {"pictures": len(made), "name": name, "style": style}
+    figures["restyle_at_0.5"] = restyled
     print(figures, flush=True)
 
     part = drawn[:64]
@@ -175,7 +174,7 @@ def measure(folder: Path, count: int, pictures_to: Path | None, quick: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a checkpoint")
-    parser.add_argument("--names", type=int, default=80, help="how many names it was trained on")
+    parser.add_argument("--names", type=int, default=64, help="how many names it was trained on")
     parser.add_argument("--pictures", type=Path, help="a folder for sheets of results")
     parser.add_argument("--quick", action="store_true", help="64 text2img prompts only")
     arguments = parser.parse_args()

@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("vae", type=Path)
     parser.add_argument("folder", type=Path, help="the pipeline's folder; resumed from when there")
-    parser.add_argument("--names", type=int, default=80, help="train on this many names")
+    parser.add_argument("--names", type=int, default=64, help="train on this many names")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
