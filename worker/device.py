@@ -60,12 +60,13 @@ def bring_up(device: Device) -> str:
             mindspore.set_device(target, 0)
         two = mindspore.ops.add(mindspore.Tensor(1.0), mindspore.Tensor(1.0)).asnumpy()
     except Exception as error:
-        raise DeviceFailed(f"device {device} does not answer: {_first_sentence(error)}") from None
+        raise DeviceFailed(f"device {device} does not answer: {first_sentence(error)}") from None
     if two != 2.0:
         raise DeviceFailed(f"device {device} computes 1 + 1 = {two}")
     return str(mindspore.__version__)
 
 
-def _first_sentence(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
+    """What MindSpore says first; the rest of its messages is about its own sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].split(". ")[0] if lines else type(error).__name__

@@ -28,7 +28,7 @@ from storage.errors import (
 from storage.models import Model
 from storage.spec import Img2Img, Step
 from worker.checkpoint_source import locate
-from worker.device import Device, bring_up
+from worker.device import Device, bring_up, first_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,11 @@ class DeviceLoop:
         pipe = self._pipeline(request.model)
         begun = time.monotonic()
         source = request.source
+        if isinstance(source, Latent) and source.fingerprint != pipe.vae_fingerprint:
+            raise InvalidModel(
+                f"model {request.model.alias}: its VAE is not the one that the step before was"
+                " told of; all workers of a pool need the same models"
+            )
         try:
             (values,) = pipe(
                 step.prompt,
@@ -167,7 +172,7 @@ class DeviceLoop:
             raise BadOutput(str(error)) from None
         except RuntimeError as error:
             logger.exception("the device failed")
-            raise DeviceFailed(str(error).strip().splitlines()[0][:500]) from error
+            raise DeviceFailed(first_sentence(error)) from error
         if not np.isfinite(values).all():
             raise BadOutput("the model's result holds values that are not finite")
         latent = Latent(values=values, fingerprint=pipe.vae_fingerprint) if handed_over else None

@@ -47,7 +47,9 @@ class Running:
         self.watch.leave = self.leave
 
     def next_step(self) -> Watch:
-        self.watch = Watch(leave=self.leave)
+        self.watch = Watch()
+        # Read after the new watch can be seen: a stop in between reaches one or the other.
+        self.watch.leave = self.leave
         return self.watch
 
 

@@ -129,6 +129,12 @@ def test_another_vae_in_the_next_step_hands_over_the_picture(
     assert first.picture is not None
 
 
+def test_a_latent_of_another_vae_is_refused(loop: DeviceLoop, models: dict[str, Model]) -> None:
+    latent = Latent(values=np.zeros((4, 8, 8), np.float32), fingerprint="another")
+    with pytest.raises(InvalidModel, match="model tiny: its VAE is not the one"):
+        render(loop, models, Img2Img(prompt="a dog", strength=0.5, **SHORT), source=latent)
+
+
 def test_a_watch_sees_every_step_and_can_end_the_run(
     loop: DeviceLoop, models: dict[str, Model]
 ) -> None:
