@@ -14,7 +14,7 @@ from worker.diffusion import Pipeline
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 STRENGTHS, GUIDANCES = (0.4, 0.6, 1.0), (0.1, 5.0, 10.0)
-STYLES = ("comic style", "pixel art style")
+CHAIN = ("red apple", "red apple, comic style", "red apple, pixel art style")
 SETTINGS: dict[str, Any] = {"num_inference_steps": 30, "seed": 7}
 
 
@@ -42,13 +42,11 @@ def main() -> None:
     labels += ["input", *(f"guidance_scale {g:g}" for g in GUIDANCES)]
     make_grid(grid, labels, columns=4, side=192).save(HERE / "strength-and-guidance.png")
 
-    latent = restyle(apple, "red apple", strength=0.3, output_type="latent")
-    chain = [apple]
-    for style in STYLES:
-        latent = restyle(latent, f"red apple, {style}", strength=0.6, output_type="latent")
-        chain.append(pipe.decode_picture(latent))
-    labels = ["input", *STYLES]
-    make_grid(chain, labels, columns=3, side=192).save(HERE / "chain.png")
+    chain, handed_over = [apple], apple
+    for prompt in CHAIN:
+        handed_over = restyle(handed_over, prompt, strength=0.6, output_type="latent")
+        chain.append(pipe.decode_picture(handed_over))
+    make_grid(chain, ["input", *CHAIN], columns=4, side=192).save(HERE / "chain.png")
     frames = [picture.resize((192, 192), Image.Resampling.NEAREST) for picture in chain]
     frames[0].save(
         HERE / "chain.gif", save_all=True, append_images=frames[1:], duration=900, loop=0
