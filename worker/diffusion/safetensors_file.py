@@ -55,8 +55,8 @@ class StoredTensor:
 def read_safetensors(path: Path) -> list[StoredTensor]:
     """The tensors of one file. Raises CheckpointError if it is damaged.
 
-    The format (https://huggingface.co/docs/safetensors): eight bytes that give the header's
-    length, a JSON header, then the bytes of all tensors.
+    The format: eight bytes that give the header's length, a JSON header, then the bytes of all
+    tensors.
     """
     with path.open("rb") as file:
         length = file.seek(0, 2)
