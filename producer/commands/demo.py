@@ -49,7 +49,7 @@ def demo(
             ],
             keep_steps=True,
         )
-        watch([single, chain], quiet=as_json)
+        watch([single, chain], quiet=as_json, names=["img2img", "chain"])
         sketch, (first, second) = single.image(), chain.images()
         for name, picture in (("input", before), ("chain-step-1", first)):
             picture.save(output / f"{name}.png")

@@ -101,18 +101,20 @@ def watch(
     jobs: Sequence[Job],
     *,
     quiet: bool,
+    names: Sequence[str] | None = None,
     timeout: float | None = None,
     on_end: Callable[[Job], None] | None = None,
 ) -> None:
     """Wait for jobs, with a bar each unless quiet; `on_end` is called with each, in their order.
 
-    Raises the JobFailed of the first that failed, once all have ended, and TimeoutError after
-    `timeout` seconds for all of them.
+    Bars are named by the ends of the jobs' ids, or by `names`. Raises the JobFailed of the first
+    that failed, once all have ended, and TimeoutError after `timeout` seconds for all of them.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     failures: list[JobFailed] = []
     with _bars(quiet) as bars, interruptible(jobs):
-        rows = [bars.add_task(job.id[-8:], total=None, what="queued") for job in jobs]
+        shown = names or [job.id[-8:] for job in jobs]
+        rows = [bars.add_task(name, total=None, what="queued") for name in shown]
         for job, row in zip(jobs, rows, strict=True):
 
             def show(seen: Job, row: TaskID = row) -> None:
