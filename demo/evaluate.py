@@ -174,7 +174,7 @@ def measure(folder: Path, count: int, pictures_to: Path | None, quick: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a checkpoint")
-    parser.add_argument("--names", type=int, default=64, help="how many names it was trained on")
+    parser.add_argument("--names", type=int, default=208, help="how many names it was trained on")
     parser.add_argument("--pictures", type=Path, help="a folder for sheets of results")
     parser.add_argument("--quick", action="store_true", help="64 text2img prompts only")
     arguments = parser.parse_args()

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from data import GROUNDS, glyphs, names, prompts, render
+from data import GROUNDS, glyphs, names, render
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tokenizer import write_tokenizer
@@ -32,7 +32,9 @@ def export(source: Path, target: Path) -> None:
     }
     save_file(weights, text, metadata={"format": "pt"})
     shutil.rmtree(target / "tokenizer")
-    write_tokenizer(target / "tokenizer", prompts())
+    shutil.copytree(source / "tokenizer", target / "tokenizer")
+    (target / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    write_tokenizer(target / "tokenizer", [])
     for file in target.rglob("*.safetensors"):
         file.chmod(0o644)
     for file in target.rglob("*.json"):

@@ -19,10 +19,23 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
-    """Merge the commonest pair until every word is one token."""
+def joined(parts: list[str], merge: tuple[str, str]) -> list[str]:
+    """A word's parts after one merge."""
+    done: list[str] = []
+    for part in parts:
+        if done and (done[-1], part) == merge:
+            done[-1] += part
+        else:
+            done.append(part)
+    return done
+
+
+def learn_merges(words: Counter[str], known: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The known merges, then the commonest pair again and again until every word is one token."""
     pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
-    merges = []
+    for merge in known:
+        pieces = {word: joined(parts, merge) for word, parts in pieces.items()}
+    merges = list(known)
     while True:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
@@ -32,23 +45,29 @@ def learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        for word, parts in pieces.items():
-            joined: list[str] = []
-            for part in parts:
-                if joined and (joined[-1], part) == best:
-                    joined[-1] += part
-                else:
-                    joined.append(part)
-            pieces[word] = joined
+        pieces = {word: joined(parts, best) for word, parts in pieces.items()}
+
+
+def read_merges(folder: Path) -> list[tuple[str, str]]:
+    """The merges of a written tokenizer; none where there is no such folder."""
+    file = folder / "merges.txt"
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()[1:]
+    return [(a, b) for a, b in (line.split() for line in lines)]
 
 
 def write_tokenizer(folder: Path, prompts: Iterable[str]) -> None:
-    """Write vocab.json, merges.txt and the two configuration files that CLIPTokenizer reads."""
+    """Write vocab.json, merges.txt and the two configuration files that CLIPTokenizer reads.
+
+    Merges that the folder already holds stay, with their tokens' numbers; only START and END move,
+    and no prompts leave all as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     words = Counter(
         word for prompt in prompts for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", prompt)
     )
-    merges = learn_merges(words)
+    merges = learn_merges(words, read_merges(folder))
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     tokens += [a + b for a, b in merges] + [START, END]

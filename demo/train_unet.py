@@ -44,6 +44,13 @@ SCHEDULER = {
     "steps_offset": 1,
 }
 
+# Names trained before are shown this often, against once for each of the others.
+KNOWN_SHARE = 0.4
+# A word's embedding learns only in the few steps that show it.
+WORDS_PACE = 3
+# What a picture shows is settled while it is noisy; 1 would choose all levels of noise alike.
+NOISY = 0.7
+
 
 def new_pipeline(vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """An untrained Stable Diffusion of the demo's size."""
@@ -88,6 +95,14 @@ def encode(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
     return torch.cat(parts) * vae.config.scaling_factor
 
 
+def latents_of(vae: AutoencoderKL, data: Path) -> torch.Tensor:
+    """The latents of a file of pictures; kept beside it, since the VAE no longer changes."""
+    kept = data.with_suffix(".latents.npy")
+    if not kept.exists():
+        np.save(kept, encode(vae, np.load(data)["pictures"]).numpy())
+    return torch.from_numpy(np.load(kept))
+
+
 @torch.no_grad()
 def meet(weights: list[torch.Tensor], gone: float) -> float:
     """Give all processes the mean of their weights, and of how much of their time is gone."""
@@ -108,7 +123,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("vae", type=Path)
     parser.add_argument("folder", type=Path, help="the pipeline's folder; resumed from when there")
-    parser.add_argument("--names", type=int, default=64, help="train on this many names")
+    parser.add_argument("--names", type=int, default=208, help="train on this many names")
+    parser.add_argument("--known", type=int, default=0, help="this many were trained before")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -132,10 +148,15 @@ def main() -> None:
         pipe = new_pipeline(AutoencoderKL.from_pretrained(arguments.vae), tokenizer)
     unet, text_encoder, scheduler = pipe.unet, pipe.text_encoder, pipe.scheduler
 
-    file = np.load(arguments.data)
-    chosen = file["indices"] < arguments.names * len(STYLES)
-    indices = torch.from_numpy(file["indices"][chosen])
-    latents = encode(pipe.vae, file["pictures"][chosen])
+    if rank == 0:
+        latents_of(pipe.vae, arguments.data)
+    if dist.is_initialized():
+        dist.barrier()
+    indices = torch.from_numpy(np.load(arguments.data)["indices"])
+    chosen = indices < arguments.names * len(STYLES)
+    indices, latents = indices[chosen], latents_of(pipe.vae, arguments.data)[chosen]
+    share = torch.ones(len(indices))
+    share[indices < arguments.known * len(STYLES)] = KNOWN_SHARE
     ids = tokenize(pipe.tokenizer, [*prompts(), ""])
     nothing = len(ids) - 1
     print(f"{len(latents)} latents, deviation {latents.std():.3f}", flush=True)
@@ -145,7 +166,10 @@ def main() -> None:
     unet.set_attn_processor(AttnProcessor())
     for model in (unet, text_encoder):
         model.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(weights, lr=arguments.rate, weight_decay=1e-3, fused=True)
+    words = [*text_encoder.get_input_embeddings().parameters()]
+    others = [weight for weight in weights if weight is not words[0]]
+    groups = [{"params": others}, {"params": words}]
+    optimizer = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-3, fused=True)
     ema = EMAModel(weights, decay=arguments.ema, use_ema_warmup=True, power=0.75)
     levels = scheduler.alphas_cumprod
     importance = torch.clamp(levels / (1 - levels), max=5) / (levels / (1 - levels))
@@ -162,17 +186,18 @@ def main() -> None:
 
     if rank == 0:
         pipe.save_pretrained(arguments.folder)
-        write_tokenizer(arguments.folder / "tokenizer", prompts())
+        write_tokenizer(arguments.folder / "tokenizer", [])
     gone = 0.0
     while gone < 1:
         if len(losses) % 10 == 0:
             gone = meet(weights, (time.time() - start) / (60 * arguments.minutes))
         warm = min(1.0, (len(losses) + 1) / 50)
         decay = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * gone))
-        optimizer.param_groups[0]["lr"] = arguments.rate * warm * decay
-        picked = torch.randint(len(latents), (arguments.batch,))
+        for group, pace in zip(optimizer.param_groups, (1, WORDS_PACE), strict=True):
+            group["lr"] = arguments.rate * warm * decay * pace
+        picked = torch.multinomial(share, arguments.batch)
         clean, noise = latents[picked], torch.randn(arguments.batch, *latents.shape[1:])
-        times = torch.randint(len(levels), (arguments.batch,))
+        times = (torch.rand(arguments.batch) ** NOISY * len(levels)).long()
         noisy = scheduler.add_noise(clean, noise, times)
         asked = indices[picked].where(torch.rand(arguments.batch) > 0.1, torch.tensor(nothing))
         with torch.autocast("cpu", torch.bfloat16):

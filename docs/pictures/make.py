@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from producer.grid import make_grid
+from producer.grid import make_gif, make_grid
 from worker.diffusion import Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +47,7 @@ def main() -> None:
         handed_over = restyle(handed_over, prompt, strength=0.6, output_type="latent")
         chain.append(pipe.decode_picture(handed_over))
     make_grid(chain, ["input", *CHAIN], columns=4, side=192).save(HERE / "chain.png")
-    frames = [picture.resize((192, 192), Image.Resampling.NEAREST) for picture in chain]
-    frames[0].save(
-        HERE / "chain.gif", save_all=True, append_images=frames[1:], duration=900, loop=0
-    )
+    (HERE / "chain.gif").write_bytes(make_gif(chain, side=192))
 
 
 def sample(name: str) -> Image.Image:
