@@ -1,13 +1,6 @@
 """Checkpoints load strictly, from folders and from the hub, and say what is wrong with them."""
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -15,9 +8,9 @@ import pytest
 import tiny
 from safetensors.numpy import load_file, save_file
 
+from tests.fresh_process import run_python
 from worker.diffusion.checkpoint import Checkpoint
 from worker.diffusion.errors import CheckpointError
-from worker.diffusion.layout import file_names
 from worker.diffusion.models import (
     UNet,
     UNetConfig,
@@ -42,26 +35,28 @@ def change(file, edit):
     save_file(tensors, file)
 
 
+PARTS = ("unet", "vae", "text_encoder")
+
+
+def loaded_weights(checkpoint):
+    """The weights of all models by their keys."""
+    vae = load_vae(checkpoint)
+    cells = [load_unet(checkpoint), vae.encoder, vae.decoder, load_text_encoder(checkpoint)]
+    return {key: p.asnumpy() for cell in cells for key, p in cell.parameters_and_names()}
+
+
 def decoder_weights(folder, **options):
     vae = load_vae(Checkpoint.open(folder, **options))
     return {key: p.asnumpy() for key, p in vae.decoder.parameters_and_names()}
 
 
 def test_every_published_weight_arrives_unchanged(folder):
-    checkpoint = Checkpoint.open(folder)
-    vae = load_vae(checkpoint)
-    cells = {
-        "unet": [load_unet(checkpoint)],
-        "vae": [vae.encoder, vae.decoder],
-        "text_encoder": [load_text_encoder(checkpoint)],
-    }
-    for name, parts in cells.items():
-        expected = tiny.weights(name, vae_attention="new")
-        expected.pop("text_model.embeddings.position_ids", None)
-        loaded = {key: p for part in parts for key, p in part.parameters_and_names()}
-        assert loaded.keys() == expected.keys()
-        for key, parameter in loaded.items():
-            np.testing.assert_array_equal(parameter.asnumpy(), expected[key], key)
+    expected = {key: v for name in PARTS for key, v in tiny.weights(name, "new").items()}
+    expected.pop("text_model.embeddings.position_ids")
+    loaded = loaded_weights(Checkpoint.open(folder))
+    assert loaded.keys() == expected.keys()
+    for key, value in loaded.items():
+        np.testing.assert_array_equal(value, expected[key], key)
 
 
 @pytest.mark.parametrize("form", ["convolution", "new"])
@@ -84,10 +79,11 @@ def test_a_text_encoder_without_the_prefix_loads(folder):
     np.testing.assert_array_equal(loaded, tiny.weights("text_encoder")[key])
 
 
-def test_float16_files_are_cast_to_float32(tmp_path):
+def test_float16_files_of_a_variant_are_cast_to_float32(tmp_path):
     folder = tiny.write_stable_diffusion(tmp_path, dtype="float16", variant="fp16")
-    loaded = decoder_weights(folder, variant="fp16")
-    expected = tiny.weights("vae", "new")
+    expected = {key: v for name in PARTS for key, v in tiny.weights(name, "new").items()}
+    loaded = loaded_weights(Checkpoint.open(folder, variant="fp16"))
+    assert loaded.keys() == expected.keys() - {"text_model.embeddings.position_ids"}
     for key, value in loaded.items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, expected[key].astype(np.float16), key)
@@ -122,32 +118,49 @@ def test_float16_weights_can_stay_float16(tmp_path):
         np.testing.assert_array_equal(parameter.asnumpy(), expected[key].astype(np.float16))
 
 
-@pytest.mark.parametrize("variant", [None, "fp16"])
-def test_shards_are_read_with_their_index(folder, variant):
-    file = folder / UNET_FILE
+def shard(file, variant, form):
+    """Splits a weights file in two, named as one of the libraries does, and returns the index."""
     tensors = load_file(file)
     file.unlink()
+    stem = file.name.removesuffix(".safetensors")
     infix = f".{variant}" if variant else ""
-    weight_map = {}
+    stem, weight_map = stem.removesuffix(infix), {}
     for i in range(2):
-        name = f"diffusion_pytorch_model{infix}-0000{i + 1}-of-00002.safetensors"
+        number = f"-0000{i + 1}-of-00002"
+        name = {"diffusers": f"{stem}{infix}{number}", "transformers": f"{stem}{number}{infix}"}
         part = {key: tensors[key] for key in sorted(tensors)[i::2]}
-        save_file(part, file.with_name(name))
-        weight_map |= dict.fromkeys(part, name)
-    index = file.with_name(f"diffusion_pytorch_model.safetensors.index{infix}.json")
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    if variant:
-        for name in ("vae/diffusion_pytorch_model", "text_encoder/model"):
-            plain = folder / f"{name}.safetensors"
-            plain.rename(folder / f"{name}{infix}.safetensors")
+        save_file(part, file.with_name(f"{name[form]}.safetensors"))
+        weight_map |= dict.fromkeys(part, f"{name[form]}.safetensors")
+    index = file.with_name(f"{stem}.safetensors.index{infix}.json")
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return index
 
-    unet = load_unet(Checkpoint.open(folder, variant=variant))
 
-    for key, parameter in unet.parameters_and_names():
-        np.testing.assert_array_equal(parameter.asnumpy(), tensors[key])
-    file.with_name(weight_map["conv_in.weight"]).unlink()
-    with pytest.raises(CheckpointError, match="not beside it"):
+@pytest.mark.parametrize("form", ["diffusers", "transformers"])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_of_every_model_are_read_with_their_index(tmp_path, variant, form):
+    folder = tiny.write_stable_diffusion(tmp_path, variant=variant)
+    whole = loaded_weights(Checkpoint.open(folder, variant=variant))
+    files = sorted(folder.glob("*/*.safetensors"))
+    indices = [shard(file, variant, form) for file in files]
+
+    sharded = loaded_weights(Checkpoint.open(folder, variant=variant))
+
+    assert len(indices) == len(PARTS)
+    assert sharded.keys() == whole.keys()
+    for key, value in sharded.items():
+        np.testing.assert_array_equal(value, whole[key], key)
+    lost = sorted(set(json.loads(indices[1].read_text())["weight_map"].values()))[0]
+    indices[1].with_name(lost).unlink()
+    with pytest.raises(CheckpointError, match=f"names 2 shards; not beside it: .*{lost}"):
         load_unet(Checkpoint.open(folder, variant=variant))
+
+
+def test_a_shard_without_one_of_its_weights_is_noticed(folder):
+    index = shard(folder / UNET_FILE, None, "diffusers")
+    change(index.with_name("diffusion_pytorch_model-00002-of-00002.safetensors"), dict.popitem)
+    with pytest.raises(CheckpointError, match="1 missing"):
+        load_unet(Checkpoint.open(folder))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +212,9 @@ def test_a_missing_variant_names_what_is_there(folder, tmp_path):
 
 
 def test_a_folder_in_another_layout_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no model_index\.json.*from_single_file"):
+    with pytest.raises(
+        CheckpointError, match=r"no model_index\.json.*given as that \.safetensors file"
+    ):
         Checkpoint.open(tmp_path)
 
 
@@ -216,7 +231,7 @@ def test_components_that_are_not_used_or_null_are_not_asked_for(folder):
     (folder / "model_index.json").write_text(json.dumps(index))
     assert Checkpoint.open(folder).config("scheduler")["_class_name"] == "PNDMScheduler"
     with pytest.raises(CheckpointError, match="names no image_encoder"):
-        Checkpoint.open(folder).folder("image_encoder")
+        Checkpoint.open(folder).config("image_encoder")
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -244,7 +259,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 from worker.diffusion.models import UNet, UNetConfig
-from worker.diffusion.weights import load_weights
+from worker.diffusion.safetensors_file import read_safetensors
+from worker.diffusion.weights import canonical, load_weights
 
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -252,7 +268,7 @@ def memory(field):
 
 before = memory("VmRSS")
 unet = UNet(UNetConfig(block_out_channels=(96, 192, 384, 384)))
-load_weights([unet], [Path(sys.argv[1])], "unet")
+load_weights([unet], canonical(read_safetensors(Path(sys.argv[1]))), "unet")
 size = sum(p.size * p.itemsize for p in unet.get_parameters())
 print(size, (memory("VmHWM") - before) / size)
 """
@@ -267,114 +283,3 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path, dtype):
     size, ratio = map(float, output.split())
     assert size > 3e8
     assert ratio < 1.3
-
-
-def run_python(code, *arguments, **environment):
-    """The output of a fresh process, without what MindSpore writes to its log."""
-    command = [sys.executable, "-c", code, *arguments]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=root, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's HTTP interface as its own client needs to fetch a repository."""
-
-    folder: Path
-    commit = "0123456789abcdef0123456789abcdef01234567"
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer()
-
-    def answer(self):
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/mill/tiny/tree/"):
-            files = [p for p in self.folder.rglob("*") if p.is_file()]
-            self.send_json([self.entry(file) for file in files])
-        elif path in ("/api/models/mill/tiny", "/api/models/mill/tiny/revision/main"):
-            names = [self.entry(p)["path"] for p in self.folder.rglob("*") if p.is_file()]
-            siblings = [{"rfilename": name} for name in names]
-            self.send_json({"id": "mill/tiny", "sha": self.commit, "siblings": siblings})
-        elif path.startswith("/mill/tiny/resolve/"):
-            file = self.folder / path.split("/", 5)[5]
-            self.send(file.read_bytes(), {"ETag": f'"{self.entry(file)["oid"]}"'})
-        else:
-            self.send(b"", {"X-Error-Code": "RepoNotFound"}, 404)
-
-    def entry(self, file):
-        name = file.relative_to(self.folder).as_posix()
-        oid = hashlib.sha1(file.read_bytes()).hexdigest()
-        return {"type": "file", "path": name, "size": file.stat().st_size, "oid": oid}
-
-    def send_json(self, value):
-        self.send(json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def send(self, body, headers, status=200):
-        self.send_response(status)
-        headers = {"Content-Length": str(len(body)), "X-Repo-Commit": self.commit, **headers}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def hub(folder):
-    Hub.folder = folder
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    if thread.is_alive():
-        server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-FETCH = """
-import sys
-from worker.diffusion.checkpoint import Checkpoint
-for repository in sys.argv[1:]:
-    try:
-        print(Checkpoint.open(repository).path)
-    except Exception as error:
-        print(type(error).__name__, str(error).replace(chr(10), " "))
-"""
-
-
-def test_the_hub_is_asked_for_the_needed_files_only_and_the_cache_serves_without_it(
-    hub, folder, tmp_path
-):
-    for extra in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors"):
-        (folder / "unet" / extra).write_bytes(b"not needed")
-    (folder / "v1-5-pruned.ckpt").write_bytes(b"not needed")
-    address = f"http://127.0.0.1:{hub.server_port}"
-    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
-
-    fetched, unknown, odd = run_python(
-        FETCH, "mill/tiny", "mill/absent", "not a name", **environment
-    ).splitlines()
-    hub.shutdown()
-    hub.server_close()
-    cached, absent = run_python(FETCH, "mill/tiny", "mill/absent", **environment).splitlines()
-
-    names = {p.relative_to(fetched).as_posix() for p in Path(fetched).rglob("*") if p.is_file()}
-    assert names == file_names(folder) - {
-        "unet/diffusion_pytorch_model.bin",
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "v1-5-pruned.ckpt",
-    }
-    assert unknown.startswith("CheckpointError 'mill/absent' is neither a folder here nor")
-    assert odd.startswith("CheckpointError 'not a name' is neither a folder here nor")
-    assert cached == fetched
-    assert absent.startswith("HubError The hub did not answer")

@@ -2,6 +2,17 @@
 
 from worker.diffusion.denoise import Row
 from worker.diffusion.errors import CheckpointError, HubError, PipelineInputError
-from worker.diffusion.pipelines import Pipeline, reclaim_memory
+from worker.diffusion.pipelines import Pipeline, reclaim_memory, weight_bytes
+from worker.diffusion.saved_row import restore_row, save_row
 
-__all__ = ["CheckpointError", "HubError", "Pipeline", "PipelineInputError", "Row", "reclaim_memory"]
+__all__ = [
+    "CheckpointError",
+    "HubError",
+    "Pipeline",
+    "PipelineInputError",
+    "Row",
+    "reclaim_memory",
+    "restore_row",
+    "save_row",
+    "weight_bytes",
+]

@@ -1,76 +1,135 @@
-"""A checkpoint in diffusers' layout: a folder, or a repository of the Hugging Face hub."""
+"""A checkpoint: the configurations and weights of a family's parts, whichever layout has them."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from worker.diffusion.card import named_in_card
 from worker.diffusion.errors import CheckpointError
+from worker.diffusion.folder import Folder
 from worker.diffusion.hub import download
-from worker.diffusion.layout import (
-    INDEX,
-    components,
-    file_names,
-    needed_files,
-    read_json,
-    weights_file,
-)
+from worker.diffusion.layout import DECODER, PICKLES, PRIOR, WEIGHTLESS
+from worker.diffusion.lora import ChangedTensor, Changes, read_loras
+from worker.diffusion.lora_names import SHORT
+from worker.diffusion.safetensors_file import StoredTensor
+from worker.diffusion.single_file import SingleFile
+from worker.diffusion.tokenizer import Tokenizer
+from worker.diffusion.weights import Weight
+
+
+class Source(Protocol):
+    """A layout that a checkpoint is published in; parts have the names of diffusers' layout."""
+
+    path: Path
+    #: What `model_index.json` says, or would say.
+    index: dict[str, Any]
+
+    @property
+    def components(self) -> Collection[str]: ...
+
+    def config(self, component: str) -> dict[str, Any]: ...
+
+    def tokenizer(self, component: str) -> Tokenizer: ...
+
+    def weights(self, component: str) -> dict[str, StoredTensor]: ...
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the files of a checkpoint lie, and what its `model_index.json` says."""
+    """What a pipeline is built from."""
 
-    path: Path
-    index: dict[str, Any]
-    variant: str | None = None
+    source: Source
+    changes: Changes = field(default_factory=dict)
+    #: Another checkpoint that belongs to it: that of Kandinsky's prior.
+    prior: "Checkpoint | None" = None
 
     @classmethod
     def open(
-        cls, path_or_repo: str | Path, revision: str | None = None, variant: str | None = None
+        cls,
+        path_or_repo: str | Path,
+        revision: str | None = None,
+        variant: str | None = None,
+        loras: Sequence[tuple[str | Path, float]] = (),
+        prior: str | Path | None = None,
     ) -> "Checkpoint":
         """Finds a checkpoint, fetching the files that are needed and not yet cached.
 
-        `revision` is a branch, tag or commit on the hub; `variant` the infix of weight files such
-        as `diffusion_pytorch_model.fp16.safetensors`. Raises CheckpointError for a checkpoint that
-        is not there, not complete or not in safetensors, HubError when the hub does not answer.
+        It is a folder in diffusers' layout, a repository of the Hugging Face hub, or one
+        `.safetensors` file in the naming of the original code (see `SingleFile`). `revision` is a
+        branch, tag or commit on the hub; `variant` the infix of weight files such as
+        `diffusion_pytorch_model.fp16.safetensors`; `loras` are files, each with the factor of its
+        changes; `prior` another checkpoint, in place of what the card of a decoder names. Raises
+        CheckpointError for a checkpoint or LoRA that is not there, not complete or not in
+        safetensors, HubError when the hub does not answer.
         """
-        path = Path(path_or_repo).expanduser()
-        if path.is_dir():
-            if not (path / INDEX).is_file():
-                raise CheckpointError(
-                    f"{path} has no {INDEX}: it is not in diffusers' layout. A single "
-                    "file becomes one with diffusers: "
-                    "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
-                )
-        else:
-            path = download(str(path_or_repo), revision, variant)
-        index = read_json(path / INDEX)
-        needed_files(file_names(path), index, variant)
-        return cls(path, index, variant)
+        source = find(path_or_repo, revision, variant)
+        named = prior if prior is not None else prior_in_card(source)
+        if named is not None and DECODER not in source.components:
+            raise CheckpointError(f"prior is {str(named)!r}, but {path_or_repo} takes none.")
+        further = None if named is None else cls(find(named, None, variant))
+        if not loras:
+            return cls(source, prior=further)
+        weights = {name: source.weights(name) for name in SHORT if name in source.components}
+        return cls(source, read_loras(loras, weights), further)
 
-    def folder(self, component: str) -> Path:
-        """The folder of one component, such as `tokenizer`."""
-        if component not in components(self.index):
-            raise CheckpointError(f"{INDEX} of {self.path} names no {component}.")
-        return self.path / component
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """What `model_index.json` says, or would say."""
+        return self.source.index
+
+    @property
+    def components(self) -> Collection[str]:
+        """The names of its parts."""
+        return self.source.components
 
     def config(self, component: str) -> dict[str, Any]:
         """The configuration of one component: `config.json`, or `scheduler_config.json`."""
-        name = "scheduler_config.json" if component == "scheduler" else "config.json"
-        return read_json(self.folder(component) / name)
+        return self.source.config(component)
 
-    def weight_files(self, component: str) -> list[Path]:
-        """The safetensors files that hold one component's weights."""
-        folder = self.folder(component)
-        names = {path.name for path in folder.iterdir()}
-        library = components(self.index)[component]
-        name = weights_file(names, component, library, self.variant)
-        if name.endswith(".safetensors"):
-            return [folder / name]
-        shards = sorted(set(read_json(folder / name).get("weight_map", {}).values()))
-        missing = [shard for shard in shards if shard not in names]
-        if missing or not shards:
-            raise CheckpointError(
-                f"{folder / name} names {len(shards)} shards; not beside it: {missing}."
-            )
-        return [folder / shard for shard in shards]
+    def tokenizer(self, component: str) -> Tokenizer:
+        """The tokenizer that a component such as `tokenizer` or `tokenizer_2` is."""
+        return self.source.tokenizer(component)
+
+    def weights(self, component: str) -> dict[str, Weight]:
+        """One component's weights under the names used here."""
+        changes = self.changes.get(component, {})
+        return {
+            key: ChangedTensor(tensor, changes[key]) if key in changes else tensor
+            for key, tensor in self.source.weights(component).items()
+        }
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its weights are, those of its prior with them."""
+        own = sum(
+            math.prod(tensor.shape)
+            for name in self.components
+            if not name.removeprefix(PRIOR).startswith(WEIGHTLESS)
+            for tensor in self.source.weights(name).values()
+        )
+        return own + (self.prior.numbers if self.prior else 0)
+
+
+def prior_in_card(source: Source) -> str | None:
+    """The prior that the card of a decoder names; None where it is a part of the checkpoint."""
+    parts = source.components
+    if DECODER not in parts or f"{PRIOR}prior" in parts:
+        return None
+    return next(iter(named_in_card(source.path, "prior")), None)
+
+
+def find(path_or_repo: str | Path, revision: str | None, variant: str | None) -> Source:
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        return Folder(path, variant)
+    if path.is_file() or path.suffix in (".safetensors", *PICKLES):
+        if variant is not None:
+            raise CheckpointError(f"variant is {variant!r}, but {path} is a single file.")
+        return SingleFile(path)
+    return Folder(download(str(path_or_repo), revision, variant), variant)

@@ -18,6 +18,10 @@ from worker.diffusion.layout import INDEX, file_names, needed_files, read_json
 #: Seconds to wait for the hub's first answer before the cache is used.
 PATIENCE = 10
 
+#: CLIP's own repository, whose vocabulary all text encoders of Stable Diffusion share.
+VOCABULARY = "openai/clip-vit-large-patch14"
+VOCABULARY_FILES = ["vocab.json", "merges.txt"]
+
 
 def download(repo: str, revision: str | None, variant: str | None) -> Path:
     """The folder of a repository's snapshot with the files that are needed, and no others.
@@ -65,3 +69,22 @@ def _from_cache(repo: str, revision: str | None, variant: str | None, cause: Exc
             f"The hub did not answer ({cause}), and the cache has not all of {repo}: {error}"
         ) from error
     return index.parent
+
+
+def download_vocabulary() -> Path:
+    """The folder of CLIP's vocabulary; from the cache if it is there, since it never changes."""
+    try:
+        try:
+            found = [
+                hf_hub_download(VOCABULARY, n, local_files_only=True) for n in VOCABULARY_FILES
+            ]
+            return Path(found[0]).parent
+        except LocalEntryNotFoundError:
+            HfApi().model_info(VOCABULARY, timeout=PATIENCE)
+            return Path(snapshot_download(VOCABULARY, allow_patterns=VOCABULARY_FILES))
+    except (HTTPError, OSError) as error:
+        raise HubError(
+            f"The hub did not answer ({error}), and CLIP's vocabulary is not in the cache; put "
+            f"{' and '.join(VOCABULARY_FILES)} of {VOCABULARY} into a folder named tokenizer "
+            "beside the checkpoint's file."
+        ) from error

@@ -91,10 +91,11 @@ class Conv2d(nn.Cell):
         kernel_size: int = 3,
         stride: int = 1,
         padding: int | tuple[int, int, int, int] | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.weight = empty_parameter(out_channels, in_channels, kernel_size, kernel_size)
-        self.bias = empty_parameter(out_channels)
+        self.bias = empty_parameter(out_channels) if bias else None
         pad = kernel_size // 2 if padding is None else padding
         self.convolve = ops.Conv2D(
             out_channels, kernel_size, pad_mode="pad", pad=pad, stride=stride
@@ -102,7 +103,8 @@ class Conv2d(nn.Cell):
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.bias_add(self.convolve(x, self.weight), self.bias)
+        y = self.convolve(x, self.weight)
+        return y if self.bias is None else self.bias_add(y, self.bias)
 
 
 class GroupNorm(nn.Cell):
@@ -187,23 +189,36 @@ class QuickGelu(nn.Cell):
 
 
 class MultiHeadAttention(nn.Cell):
-    """Scaled dot-product attention in several heads (https://arxiv.org/abs/1706.03762)."""
+    """Scaled dot-product attention in several heads (https://arxiv.org/abs/1706.03762).
 
-    def __init__(self, heads: int, head_channels: int, causal: bool = False) -> None:
+    With `upcast` the scores and their softmax are float32 in any dtype, for checkpoints whose
+    scores are too large for float16.
+    """
+
+    def __init__(
+        self, heads: int, head_channels: int, causal: bool = False, upcast: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.head_channels = head_channels
         self.causal = causal
-        self.fused = on_ascend() and not causal
+        self.upcast = upcast
+        # The fused kernel promises no dtype for its scores.
+        self.fused = on_ascend() and not causal and not upcast
         self.scale = head_channels**-0.5
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
 
-    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (n, s, heads * d), k and v (n, t, heads * d) to (n, s, heads * d)."""
-        if self.fused and q.dtype != ms.float32:
+    def construct(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """q (n, s, heads * d), k and v (n, t, heads * d) to (n, s, heads * d).
+
+        `bias` (n, s, t) is added to the scores of every head.
+        """
+        if self.fused and bias is None and q.dtype != ms.float32:
             return self.flash(q, k, v)
         n, s, c = q.shape
+        if self.upcast:
+            q, k = ops.cast(q, ms.float32), ops.cast(k, ms.float32)
         q, k, v = self.split(q * self.scale), self.split(k), self.split(v)
         rows = min(s, max(1, SCORES_AT_ONCE // (q.shape[0] * k.shape[1])))
         chunks: tuple[Tensor, ...] = ()
@@ -211,7 +226,12 @@ class MultiHeadAttention(nn.Cell):
             scores = self.scores(q[:, start : start + rows], k)
             if self.causal:
                 scores = scores + self.mask(s, scores.dtype)[start : start + rows]
-            chunks = (*chunks, self.mix(ops.softmax(scores, -1), v))
+            if bias is not None:
+                shape = scores.shape
+                scores = ops.reshape(scores, (n, self.heads, shape[1], shape[2]))
+                scores = scores + ops.expand_dims(bias[:, start : start + rows], 1)
+                scores = ops.reshape(scores, shape)
+            chunks = (*chunks, self.mix(ops.cast(ops.softmax(scores, -1), v.dtype), v))
         y = chunks[0] if len(chunks) == 1 else ops.concat(chunks, 1)
         y = ops.transpose(ops.reshape(y, (n, self.heads, s, self.head_channels)), (0, 2, 1, 3))
         return ops.reshape(y, (n, s, c))

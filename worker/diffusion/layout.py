@@ -9,6 +9,8 @@ from typing import Any
 from worker.diffusion.errors import CheckpointError
 
 INDEX = "model_index.json"
+#: Where a checkpoint is described; its front matter may name another one that belongs to it.
+CARD = "README.md"
 
 #: Components that published checkpoints name and that no pipeline here uses.
 UNUSED = ("safety_checker", "feature_extractor")
@@ -16,7 +18,19 @@ UNUSED = ("safety_checker", "feature_extractor")
 #: Components without weights begin so; all of their files are small.
 WEIGHTLESS = ("tokenizer", "scheduler", "image_processor")
 
+#: The component by which a decoder is told that needs a prior.
+DECODER = "movq"
+
+#: Where a prior is a part of the checkpoint, its components are named so.
+PRIOR = "prior_"
+
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+#: Why these are refused, to be followed by how each is converted.
+PICKLE = (
+    "a pickle, which may run code when opened; only safetensors are read. Where you trust it, "
+    "convert it with"
+)
 
 
 def components(index: Mapping[str, Any]) -> dict[str, str]:
@@ -36,15 +50,18 @@ def needed_files(
 
     Raises CheckpointError when one is missing.
     """
+    parts = components(index)
     needed = [INDEX]
-    for component, library in components(index).items():
+    if DECODER in parts and CARD in names:
+        needed.append(CARD)
+    for component, library in parts.items():
         folder = f"{component}/"
         here = {name.removeprefix(folder) for name in names if name.startswith(folder)}
         if not here:
             raise CheckpointError(f"{INDEX} names {component}, but its folder is not there.")
         texts = {name for name in here if name.endswith((".json", ".txt")) and "/" not in name}
         chosen = {name for name in texts if ".safetensors.index." not in name}
-        if not component.startswith(WEIGHTLESS):
+        if not component.removeprefix(PRIOR).startswith(WEIGHTLESS):
             weights = weights_file(here, component, library, variant)
             chosen |= {weights}
             if weights.endswith(".json"):
@@ -71,8 +88,7 @@ def weights_file(names: Collection[str], component: str, library: str, variant: 
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
         raise CheckpointError(
-            f"{component} has only {', '.join(pickles)}, a pickle, which may run code when opened; "
-            "only safetensors are read. Where you trust it, convert it with diffusers: "
+            f"{component} has only {', '.join(pickles)}, {PICKLE} diffusers: "
             "DiffusionPipeline.from_pretrained(SOURCE).save_pretrained(FOLDER)."
         )
     raise CheckpointError(f"{component} has no weights: {single} is not there.")

@@ -4,7 +4,7 @@ import json
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,17 @@ class StoredTensor:
     file: mmap.mmap
     start: int
     length: int
+    transposed: bool = False
 
     def data(self) -> memoryview:
         return memoryview(self.file)[self.start : self.start + self.length]
 
     def array(self) -> np.ndarray:
         """A view of the file; bfloat16 as its bits."""
-        return np.frombuffer(self.data(), DTYPES[self.dtype]).reshape(self.shape)
+        values = np.frombuffer(self.data(), DTYPES[self.dtype])
+        if self.transposed:
+            return values.reshape(self.shape[::-1]).T
+        return values.reshape(self.shape)
 
     def float32(self) -> np.ndarray:
         """The values as float32: the view itself if they are that already, else a copy."""
@@ -45,6 +49,18 @@ class StoredTensor:
         self.forget()
         return values
 
+    def renamed(self, key: str) -> "StoredTensor":
+        return replace(self, key=key)
+
+    def part(self, index: int, count: int) -> "StoredTensor":
+        """One of `count` equal parts along the first axis."""
+        length, shape = self.length // count, (self.shape[0] // count, *self.shape[1:])
+        return replace(self, shape=shape, start=self.start + index * length, length=length)
+
+    def turned(self) -> "StoredTensor":
+        """The transpose."""
+        return replace(self, shape=self.shape[::-1], transposed=not self.transposed)
+
     def forget(self) -> None:
         """Gives the pages that reading it took back to the system."""
         first = self.start // mmap.PAGESIZE * mmap.PAGESIZE
@@ -53,7 +69,30 @@ class StoredTensor:
 
 
 def read_safetensors(path: Path) -> list[StoredTensor]:
-    """The tensors of one file. Raises CheckpointError if it is damaged.
+    """The tensors of one file. Raises CheckpointError if it is damaged."""
+    mapped, header, data = _open(path)
+    length = len(mapped)
+    header.pop("__metadata__", None)
+    try:
+        tensors = [_tensor(key, entry, mapped, data) for key, entry in header.items()]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: its header cannot be read.") from error
+    for tensor in tensors:
+        known = np.dtype(DTYPES.get(tensor.dtype, "V1")).itemsize
+        fits = tensor.length == math.prod(tensor.shape) * known or tensor.dtype not in DTYPES
+        if not fits or tensor.start < data or tensor.start + tensor.length > length:
+            raise CheckpointError(f"{path} is damaged or cut short: {tensor.key} does not fit.")
+    return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file's writer added to it. Raises CheckpointError if it is damaged."""
+    metadata = _open(path)[1].get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _open(path: Path) -> tuple[mmap.mmap, dict[str, Any], int]:
+    """The mapped file, its header and where its data begins.
 
     The format: eight bytes that give the header's length, a JSON header, then the bytes of all
     tensors.
@@ -69,16 +108,11 @@ def read_safetensors(path: Path) -> list[StoredTensor]:
         raise CheckpointError(f"{path} is damaged or cut short: its header is not all there.")
     try:
         header = json.loads(mapped[8:data])
-        header.pop("__metadata__", None)
-        tensors = [_tensor(key, entry, mapped, data) for key, entry in header.items()]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged: its header cannot be read.") from error
-    for tensor in tensors:
-        known = np.dtype(DTYPES.get(tensor.dtype, "V1")).itemsize
-        fits = tensor.length == math.prod(tensor.shape) * known or tensor.dtype not in DTYPES
-        if not fits or tensor.start < data or tensor.start + tensor.length > length:
-            raise CheckpointError(f"{path} is damaged or cut short: {tensor.key} does not fit.")
-    return tensors
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is damaged: its header cannot be read.")
+    return mapped, header, data
 
 
 def _tensor(key: str, entry: dict[str, Any], mapped: mmap.mmap, data: int) -> StoredTensor:

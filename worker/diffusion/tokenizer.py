@@ -34,16 +34,17 @@ class Tokenizer:
         self._start, self._end, self._pad = start, end, pad
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "Tokenizer":
+    def from_pretrained(cls, folder: Path, padding: str | None = None) -> "Tokenizer":
         """The tokenizer of a checkpoint's `tokenizer` folder.
 
-        Raises CheckpointError where a file is missing or damaged.
+        `padding` is the token that fills a text up, where the folder's is not the one meant. Raises
+        CheckpointError where a file is missing or damaged.
         """
         files = [Path(folder) / name for name in ("vocab.json", "merges.txt")]
         for file in files:
             if not file.is_file():
                 raise CheckpointError(f"{file} is missing; the tokenizer is read from it.")
-        roles, special = read_special_tokens(Path(folder))
+        roles, special = read_special_tokens(Path(folder), padding)
         try:
             bpe = BPE.from_file(
                 *map(str, files),
@@ -77,13 +78,20 @@ class Tokenizer:
         ids = self._backend.encode(text, add_special_tokens=False).ids[: LENGTH - 2]
         return [self._start, *ids, self._end] + [self._pad] * (LENGTH - 2 - len(ids))
 
+    def starts(self, text: str) -> list[int]:
+        """Where in the text each of the ids of its own begins."""
+        offsets = self._backend.encode(text, add_special_tokens=False).offsets[: LENGTH - 2]
+        return [start for start, _ in offsets]
+
     def cut_off(self, text: str) -> str:
         """The end of a text that does not fit into 77 ids; empty where all of it does."""
         offsets = self._backend.encode(text, add_special_tokens=False).offsets[LENGTH - 2 :]
         return text[offsets[0][0] :] if offsets else ""
 
 
-def read_special_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]:
+def read_special_tokens(
+    folder: Path, padding: str | None
+) -> tuple[dict[str, str], list[AddedToken]]:
     """Which token has which role, and all tokens that are matched before any splitting.
 
     Newer checkpoints list the tokens in `tokenizer_config.json`. In older ones
@@ -93,6 +101,7 @@ def read_special_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]
     listed = config.get("added_tokens_decoder", {})
     later = {} if listed else read_optional(folder / "special_tokens_map.json")
     published = {role: later.get(role) or config.get(role) or default for role, default in ROLES}
+    published["pad_token"] = padding or published["pad_token"]
     roles = {
         role: value if isinstance(value, str) else value["content"]
         for role, value in published.items()

@@ -2,19 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
 from worker.diffusion.errors import CheckpointError
-from worker.diffusion.safetensors_file import DTYPES, StoredTensor, read_safetensors
+from worker.diffusion.safetensors_file import DTYPES, StoredTensor
 
 #: Keys that published files hold and that are no weights, each with the reason.
 DROPPED = {
     "text_model.embeddings.position_ids": "the numbers 0 to 76, which transformers once stored",
+    "vision_model.embeddings.position_ids": "the numbers of the patches, as above",
 }
 
 #: Published names that are others here: (pattern, replacement, reason).
@@ -37,13 +38,26 @@ SQUEEZED = re.compile(r"\.attentions\.\d+\.to_(q|k|v|out\.0)\.weight$")
 NAMED = 5
 
 
-def load_weights(cells: Sequence[nn.Cell], files: Iterable[Path], name: str) -> None:
-    """Fills the parameters of `cells`, which are one component, from its files.
+class Weight(Protocol):
+    """The values of one parameter, wherever they come from."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def array(self) -> np.ndarray: ...
+
+    def float32(self) -> np.ndarray: ...
+
+
+def load_weights(cells: Sequence[nn.Cell], stored: Mapping[str, Weight], name: str) -> None:
+    """Fills the parameters of `cells`, which are one component, from its weights.
 
     Raises CheckpointError that names missing, unexpected and misshapen keys.
     """
     parameters = {key: p for cell in cells for key, p in cell.parameters_and_names()}
-    stored = canonical(files)
     problems = {
         "missing": parameters.keys() - stored.keys(),
         "unexpected": stored.keys() - parameters.keys(),
@@ -69,44 +83,43 @@ def load_weights(cells: Sequence[nn.Cell], files: Iterable[Path], name: str) -> 
         parameter.set_data(tensor(stored[key], parameter.shape, parameter.dtype))
 
 
-def canonical(files: Iterable[Path]) -> dict[str, StoredTensor]:
-    """The tensors of all files under the names used here."""
+def canonical(tensors: Iterable[StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors as published under the names used here."""
     stored: dict[str, StoredTensor] = {}
-    for file in files:
-        for item in read_safetensors(file):
-            key = item.key
-            if key in DROPPED or f"text_model.{key}" in DROPPED:
-                continue
-            for pattern, replacement, _ in RENAMED:
-                key = re.sub(pattern, replacement, key)
-            if key in stored:
-                raise CheckpointError(f"{file} holds {item.key}, which was there before.")
-            stored[key] = item
+    for tensor in tensors:
+        key = tensor.key
+        if key in DROPPED or f"text_model.{key}" in DROPPED:
+            continue
+        for pattern, replacement, _ in RENAMED:
+            key = re.sub(pattern, replacement, key)
+        if key in stored:
+            raise CheckpointError(f"the weights hold {key} twice, the second time as {tensor.key}.")
+        stored[key] = tensor
     return stored
 
 
-def shape(key: str, stored: StoredTensor) -> tuple[int, ...]:
+def shape(key: str, stored: Weight) -> tuple[int, ...]:
     if SQUEEZED.search(key) and stored.shape[2:] == (1, 1):
         return stored.shape[:2]
     return stored.shape
 
 
-def tensor(stored: StoredTensor, shape: tuple[int, ...], dtype: ms.dtype) -> Tensor:
+def tensor(stored: Weight, shape: tuple[int, ...], dtype: ms.dtype) -> Tensor:
     """The stored values in a dtype; the mapped file itself where that is the one they have."""
     if dtype == ms.float16:
         values = stored.array() if stored.dtype == "F16" else stored.float32().astype(np.float16)
-        return Tensor.from_numpy(values.reshape(shape))
-    values = stored.float32().reshape(shape)
+        return Tensor.from_numpy(np.ascontiguousarray(values).reshape(shape))
+    values = np.ascontiguousarray(stored.float32()).reshape(shape)
     return Tensor.from_numpy(values) if dtype == ms.float32 else Tensor(values, dtype)
 
 
-def fingerprint(config: object, files: Iterable[Path]) -> str:
+def fingerprint(config: object, weights: Mapping[str, StoredTensor]) -> str:
     """SHA-256 of a component's configuration (a frozen dataclass) and weights as stored.
 
     Independent of the names that publishers gave the keys, of their order and of sharding.
     """
     digest = hashlib.sha256(repr(config).encode())
-    for key, stored in sorted(canonical(files).items()):
+    for key, stored in sorted(weights.items()):
         digest.update(f"\n{key} {stored.dtype} {shape(key, stored)}\n".encode())
         digest.update(stored.data())
         stored.forget()

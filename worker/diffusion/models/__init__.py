@@ -1,6 +1,10 @@
 """The networks of diffusion models, and loading them from checkpoints."""
 
-from worker.diffusion.models.clip_text import ClipTextConfig, ClipTextModel
+from worker.diffusion.models.clip_text import (
+    ClipTextConfig,
+    ClipTextModel,
+    ClipTextModelWithProjection,
+)
 from worker.diffusion.models.load import (
     load_text_encoder,
     load_unet,
@@ -13,6 +17,7 @@ from worker.diffusion.models.vae import Vae, VaeConfig
 __all__ = [
     "ClipTextConfig",
     "ClipTextModel",
+    "ClipTextModelWithProjection",
     "UNet",
     "UNetConfig",
     "Vae",

@@ -15,9 +15,10 @@ def read_config(
     """The values for the fields of a dataclass, with its defaults for fields that are absent.
 
     A field whose default is a tuple has one entry a level, as many as `block_out_channels`; a lone
-    value stands for itself at each. `fixed` holds the fields that change the network, each with the
-    values that ask for it as it is built here; any other value raises CheckpointError, and so does
-    a value of a wrong type. Other fields do not matter.
+    value stands for itself at each. Whole numbers are at least 1, or the `least` of the field's
+    metadata. `fixed` holds the fields that change the network, each with the values that ask for it
+    as it is built here; any other value raises CheckpointError, and so does a value of a wrong
+    type. Other fields do not matter.
     """
     for key, allowed in fixed.items():
         if key in config:
@@ -40,16 +41,17 @@ def _read(field: Any, config: Mapping[str, Any], name: str) -> Any:
     by_level = isinstance(field.default, tuple)
     kind = type(field.default[0] if by_level else field.default)
     entries = tuple(value) if by_level and isinstance(value, list | tuple) else (value,)
-    if not entries or not all(_is(entry, kind) for entry in entries):
+    least = field.metadata.get("least", 1)
+    if not entries or not all(_is(entry, kind, least) for entry in entries):
         raise CheckpointError(f"{name} {field.name} is {value!r}, which is no {NAMES[kind]}.")
     return entries if by_level else value
 
 
-def _is(value: Any, kind: type) -> bool:
+def _is(value: Any, kind: type, least: int) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
     return type(value) is kind
 
 

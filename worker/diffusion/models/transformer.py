@@ -19,7 +19,12 @@ class Attention(nn.Cell):
     """Attention of x (n, s, channels) to a context (n, t, context_channels), by default itself."""
 
     def __init__(
-        self, channels: int, heads: int, context_channels: int | None = None, bias: bool = False
+        self,
+        channels: int,
+        heads: int,
+        context_channels: int | None = None,
+        bias: bool = False,
+        upcast: bool = False,
     ) -> None:
         super().__init__()
         context_channels = context_channels or channels
@@ -27,7 +32,7 @@ class Attention(nn.Cell):
         self.to_k = Linear(context_channels, channels, bias)
         self.to_v = Linear(context_channels, channels, bias)
         self.to_out = nn.CellList([Linear(channels, channels)])
-        self.attend = MultiHeadAttention(heads, channels // heads)
+        self.attend = MultiHeadAttention(heads, channels // heads, upcast=upcast)
 
     def construct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
@@ -65,12 +70,14 @@ class FeedForward(nn.Cell):
 class BasicTransformerBlock(nn.Cell):
     """Self-attention, cross-attention and a feed-forward layer, each normalised and residual."""
 
-    def __init__(self, channels: int, heads: int, context_channels: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, context_channels: int, upcast: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(channels, eps=1e-5)
-        self.attn1 = Attention(channels, heads)
+        self.attn1 = Attention(channels, heads, upcast=upcast)
         self.norm2 = LayerNorm(channels, eps=1e-5)
-        self.attn2 = Attention(channels, heads, context_channels)
+        self.attn2 = Attention(channels, heads, context_channels, upcast=upcast)
         self.norm3 = LayerNorm(channels, eps=1e-5)
         self.ff = FeedForward(channels)
 
@@ -91,6 +98,7 @@ class Transformer2DModel(nn.Cell):
         layers: int,
         groups: int,
         linear_projection: bool,
+        upcast: bool = False,
     ) -> None:
         super().__init__()
         self.linear_projection = linear_projection
@@ -99,7 +107,10 @@ class Transformer2DModel(nn.Cell):
             Linear(channels, channels) if linear_projection else Conv2d(channels, channels, 1)
         )
         self.transformer_blocks = nn.CellList(
-            [BasicTransformerBlock(channels, heads, context_channels) for _ in range(layers)]
+            [
+                BasicTransformerBlock(channels, heads, context_channels, upcast)
+                for _ in range(layers)
+            ]
         )
         self.proj_out = (
             Linear(channels, channels) if linear_projection else Conv2d(channels, channels, 1)

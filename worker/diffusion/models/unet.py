@@ -1,7 +1,7 @@
 """The denoising UNet of Stable Diffusion (https://arxiv.org/abs/2112.10752)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mindspore as ms
@@ -15,7 +15,7 @@ from worker.diffusion.models.unet_blocks import DownBlock, Level, MidBlock, UpBl
 #: Fields that change the network, each with the values that leave it as it is built here.
 FIXED = {
     "act_fn": ("silu", "swish"),
-    "addition_embed_type": (None,),
+    "addition_embed_type": (None, "text_time"),
     "attention_type": ("default",),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
@@ -42,8 +42,15 @@ FIXED = {
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
-    "upcast_attention": (False,),
 }
+
+#: Fields of which a null says as much as their absence.
+OPTIONAL = (
+    "addition_embed_type",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
+    "upcast_attention",
+)
 
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -64,15 +71,24 @@ class UNetConfig:
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     cross_attention_dim: tuple[int, ...] = (1280, 1280, 1280, 1280)
-    transformer_layers_per_block: tuple[int, ...] = (1, 1, 1, 1)
+    #: Zero where a level has no transformers, in some files.
+    transformer_layers_per_block: tuple[int, ...] = field(
+        default=(1, 1, 1, 1), metadata={"least": 0}
+    )
     #: The number of heads, in spite of its name.
     attention_head_dim: tuple[int, ...] = (8, 8, 8, 8)
     use_linear_projection: bool = False
+    upcast_attention: bool = False
+    #: What the time embedding is told besides: nothing, or SDXL's pooled text and numbers.
+    addition_embed_type: str = ""
+    addition_time_embed_dim: int = 256
+    projection_class_embeddings_input_dim: int = 2816
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "UNetConfig":
         """Raises CheckpointError for a value that asks for another network than is built here."""
-        values = read_config(cls, config, FIXED, "unet")
+        given = {k: v for k, v in config.items() if v is not None or k not in OPTIONAL}
+        values = read_config(cls, given, FIXED, "unet")
         require(values["down_block_types"], DOWN_BLOCKS, "unet down_block_types")
         require(values["up_block_types"], UP_BLOCKS, "unet up_block_types")
         channels = values["block_out_channels"]
@@ -86,7 +102,9 @@ class UNet(nn.Cell):
     """Predicts what the scheduler asks for from noisy latents.
 
     latents (n, in_channels, h, w) of any h and w, timesteps (n,) float32, context
-    (n, t, cross_attention_dim) to (n, out_channels, h, w).
+    (n, t, cross_attention_dim) to (n, out_channels, h, w). With `addition_embed_type` "text_time"
+    (https://arxiv.org/abs/2307.01952) also a pooled text (n, c) and numbers such as the picture's
+    size, time_ids (n, k) float32.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -96,6 +114,12 @@ class UNet(nn.Cell):
         self.conv_in = Conv2d(config.in_channels, channels[0])
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
         self.frequencies = frequencies(channels[0], config.freq_shift)
+        self.adds = config.addition_embed_type == "text_time"
+        if self.adds:
+            self.add_embedding = TimestepEmbedding(
+                config.projection_class_embeddings_input_dim, 4 * channels[0]
+            )
+            self.add_frequencies = frequencies(config.addition_time_embed_dim, config.freq_shift)
 
         levels = [self._level(i) for i in range(len(channels))]
         skips = [[channels[0]]]
@@ -132,12 +156,27 @@ class UNet(nn.Cell):
             heads=config.attention_head_dim[i],
             transformer_layers=config.transformer_layers_per_block[i],
             linear_projection=config.use_linear_projection,
+            upcast_attention=config.upcast_attention,
             groups=config.norm_num_groups,
             eps=config.norm_eps,
         )
 
-    def construct(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        time = self.time_embedding(self.sinusoid(timesteps, latents.dtype))
+    def construct(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        pooled: Any = None,
+        time_ids: Any = None,
+    ) -> Tensor:
+        dtype = latents.dtype
+        time = self.time_embedding(self.sinusoid(timesteps, self.frequencies, dtype))
+        if self.adds:
+            numbers = self.sinusoid(time_ids, self.add_frequencies, dtype)
+            numbers = ops.reshape(numbers, (time_ids.shape[0], -1))
+            time = time + self.add_embedding(ops.concat((pooled, numbers), 1))
+        # Once, for all the residual blocks that begin with it.
+        time = ops.silu(time)
         x = self.conv_in(latents)
         states = (x,)
         for block in self.down_blocks:
@@ -151,16 +190,16 @@ class UNet(nn.Cell):
             x = block(x, skips, time, context, size)
         return self.conv_out(ops.silu(self.conv_norm_out(x)))
 
-    def sinusoid(self, timesteps: Tensor, dtype: ms.dtype) -> Tensor:
-        """(n,) to (n, block_out_channels[0])."""
-        angles = ops.reshape(timesteps, (-1, 1)) * self.frequencies
+    def sinusoid(self, numbers: Tensor, frequencies: Tensor, dtype: ms.dtype) -> Tensor:
+        """n numbers and (1, c / 2) frequencies to (n, c)."""
+        angles = ops.reshape(numbers, (-1, 1)) * frequencies
         sin, cos = ops.sin(angles), ops.cos(angles)
         halves = (cos, sin) if self.config.flip_sin_to_cos else (sin, cos)
         return ops.cast(ops.concat(halves, 1), dtype)
 
 
 class TimestepEmbedding(nn.Cell):
-    """(n, in_channels) to (n, channels), with the SiLU that every residual block begins with."""
+    """(n, in_channels) to (n, channels)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -168,7 +207,7 @@ class TimestepEmbedding(nn.Cell):
         self.linear_2 = Linear(channels, channels)
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.silu(self.linear_2(ops.silu(self.linear_1(x))))
+        return self.linear_2(ops.silu(self.linear_1(x)))
 
 
 def frequencies(channels: int, shift: float) -> Tensor:

@@ -18,6 +18,7 @@ class Level:
     heads: int
     transformer_layers: int
     linear_projection: bool
+    upcast_attention: bool
     groups: int
     eps: float
 
@@ -32,6 +33,7 @@ class Level:
             self.transformer_layers,
             self.groups,
             self.linear_projection,
+            self.upcast_attention,
         )
 
 

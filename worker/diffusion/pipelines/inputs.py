@@ -30,21 +30,25 @@ def result_size(
     default: tuple[int, int],
     scale: int,
     channels: int,
+    multiple: int | None = None,
 ) -> tuple[int, int]:
     """Width and height of the result: as asked for, else the image's own, else the default.
 
-    `scale` is the number of pixels for each position of a latent, `channels` the latent's.
+    `scale` is the number of pixels for each position of a latent, `channels` the latent's. Sides
+    are multiples of `multiple`, by default the scale.
     """
+    multiple = multiple or scale
     for name, side in (("width", width), ("height", height)):
-        if side is not None and (not isinstance(side, int) or side < scale or side % scale):
+        if side is not None and (not isinstance(side, int) or side < multiple or side % multiple):
             raise PipelineInputError(
-                f"{name} is {side!r}; it must be a multiple of {scale} above 0."
+                f"{name} is {side!r}; it must be a multiple of {multiple} above 0."
             )
-    own = default if image is None else own_size(image, scale, channels)
+    own = default if image is None else own_size(image, scale, channels, multiple)
     size = width or own[0], height or own[1]
     if not all(size):
         raise PipelineInputError(
-            f"image is {image.width}x{image.height}; each side must have at least {scale} pixels."
+            f"image is {image.width}x{image.height}; "
+            f"each side must have at least {multiple} pixels."
         )
     if isinstance(image, np.ndarray) and size != own:
         raise PipelineInputError(
@@ -54,10 +58,10 @@ def result_size(
     return size
 
 
-def own_size(image: Any, scale: int, channels: int) -> tuple[int, int]:
-    """A picture's width and height rounded down to multiples of `scale`, or a latent's."""
+def own_size(image: Any, scale: int, channels: int, multiple: int) -> tuple[int, int]:
+    """A picture's width and height rounded down to multiples of `multiple`, or a latent's."""
     if isinstance(image, Image.Image):
-        return round_down(image.width, scale), round_down(image.height, scale)
+        return round_down(image.width, multiple), round_down(image.height, multiple)
     if not isinstance(image, np.ndarray):
         raise PipelineInputError(
             f"image is a {type(image).__name__}; it must be a PIL image or a latent array."
@@ -67,4 +71,10 @@ def own_size(image: Any, scale: int, channels: int) -> tuple[int, int]:
             f"image is an array of shape {list(image.shape)}; a latent has the shape "
             f"[{channels}, height / {scale}, width / {scale}], and a picture must be a PIL image."
         )
-    return image.shape[2] * scale, image.shape[1] * scale
+    width, height = image.shape[2] * scale, image.shape[1] * scale
+    if width % multiple or height % multiple:
+        raise PipelineInputError(
+            f"image is a latent of {width}x{height} pixels; "
+            f"each side must be a multiple of {multiple}."
+        )
+    return width, height

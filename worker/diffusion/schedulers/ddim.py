@@ -5,17 +5,16 @@ from typing import Literal
 from worker.diffusion.errors import PipelineInputError
 from worker.diffusion.schedulers.plan import ESTIMATE, OUTPUT, SAMPLE, Plan, empty_plan
 from worker.diffusion.schedulers.prediction import Prediction, clean_and_noise
-from worker.diffusion.schedulers.scheduler import Scheduler
+from worker.diffusion.schedulers.thresholding import ThresholdingScheduler
 
 
-class DDIMScheduler(Scheduler):
+class DDIMScheduler(ThresholdingScheduler):
     """Deterministic steps (eta 0): predicts the clean sample, then adds its noise back."""
 
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     set_alpha_to_one: bool = True
     prediction_type: Prediction = "epsilon"
-    thresholding: Literal[False] = False
     timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
     rescale_betas_zero_snr: bool = False
 
@@ -27,7 +26,7 @@ class DDIMScheduler(Scheduler):
 
         start = (alphas[timesteps[0]] ** 0.5, (1 - alphas[timesteps[0]]) ** 0.5)
         clip = self.clip_sample_range if self.clip_sample else None
-        plan = empty_plan(timesteps, start if from_image else (0.0, 1.0), clip)
+        plan = empty_plan(timesteps, start if from_image else (0.0, 1.0), clip, self.threshold)
         for i, t in enumerate(timesteps):
             if alphas[t] == 0 and self.prediction_type == "epsilon":
                 raise PipelineInputError(

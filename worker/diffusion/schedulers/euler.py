@@ -8,7 +8,15 @@ from worker.diffusion.errors import PipelineInputError
 from worker.diffusion.schedulers.plan import OUTPUT, SAMPLE, Plan, empty_plan
 from worker.diffusion.schedulers.prediction import Prediction
 from worker.diffusion.schedulers.scheduler import Scheduler
-from worker.diffusion.schedulers.sigmas import karras_sigmas, noise_levels, timesteps_of
+from worker.diffusion.schedulers.sigmas import (
+    derivative,
+    ending,
+    karras_sigmas,
+    levels_at,
+    noise_levels,
+    starting,
+    timesteps_of,
+)
 
 
 class EulerDiscreteScheduler(Scheduler):
@@ -28,15 +36,13 @@ class EulerDiscreteScheduler(Scheduler):
 
     def solve(self, steps: int, first: int, from_image: bool) -> Plan:
         timesteps, sigmas = self.levels(steps)
-        largest = float(sigmas.max())
-        initial = largest if self.timestep_spacing != "leading" else (largest**2 + 1) ** 0.5
-        start = (1.0, float(sigmas[first])) if from_image else (0.0, initial)
+        start = starting(sigmas, first, self.timestep_spacing, from_image)
         timesteps, sigmas = timesteps[first:], sigmas[first:]
 
-        plan = empty_plan(timesteps, start, clip=None)
+        plan = empty_plan(timesteps, start)
         plan.input_scale[:] = (sigmas[:-1] ** 2 + 1) ** -0.5
         for i, sigma in enumerate(sigmas[:-1]):
-            sample, output = self.derivative(sigma)
+            sample, output = derivative(self.prediction_type, sigma)
             plan.update[i, SAMPLE] = 1 + (sigmas[i + 1] - sigma) * sample
             plan.update[i, OUTPUT] = (sigmas[i + 1] - sigma) * output
         return plan
@@ -47,7 +53,7 @@ class EulerDiscreteScheduler(Scheduler):
             self.signal(self.rescale_betas_zero_snr), self.rescale_betas_zero_snr
         )
         timesteps = self.space(self.timestep_spacing, steps)
-        sigmas = np.interp(timesteps.astype(np.float32), np.arange(len(trained)), trained)
+        sigmas = levels_at(timesteps, trained)
         if self.use_karras_sigmas:
             largest, smallest = self.sigma_max or sigmas[0], self.sigma_min or sigmas[-1]
             if not largest > smallest > 0 and steps > 1:
@@ -58,12 +64,4 @@ class EulerDiscreteScheduler(Scheduler):
             sigmas = karras_sigmas(largest, smallest, steps)
             timesteps = timesteps_of(sigmas, trained)
         last = trained[0] if self.final_sigmas_type == "sigma_min" else 0.0
-        return timesteps, np.append(sigmas, last).astype(np.float32).astype(float)
-
-    def derivative(self, sigma: float) -> tuple[float, float]:
-        """Coefficients of the sample and the output in `(sample - clean) / sigma`."""
-        if self.prediction_type == "epsilon":
-            return 0.0, 1.0
-        if self.prediction_type == "sample":
-            return 1 / sigma, -1 / sigma
-        return (1 - 1 / (sigma**2 + 1)) / sigma, (sigma**2 + 1) ** -0.5
+        return timesteps, ending(sigmas, last)

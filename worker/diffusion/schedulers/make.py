@@ -7,12 +7,31 @@ from pydantic import ValidationError
 
 from worker.diffusion.errors import PipelineInputError
 from worker.diffusion.schedulers.ddim import DDIMScheduler
+from worker.diffusion.schedulers.ddpm import DDPMScheduler
+from worker.diffusion.schedulers.dpmsolver import DPMSolverMultistepScheduler
 from worker.diffusion.schedulers.euler import EulerDiscreteScheduler
+from worker.diffusion.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
+from worker.diffusion.schedulers.heun import HeunDiscreteScheduler
+from worker.diffusion.schedulers.lcm import LCMScheduler
 from worker.diffusion.schedulers.pndm import PNDMScheduler
 from worker.diffusion.schedulers.scheduler import Scheduler
+from worker.diffusion.schedulers.unclip import UnCLIPScheduler
+from worker.diffusion.schedulers.unipc import UniPCMultistepScheduler
 
 SCHEDULERS: dict[str, type[Scheduler]] = {
-    kind.__name__: kind for kind in (DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler)
+    kind.__name__: kind
+    for kind in (
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerAncestralDiscreteScheduler,
+        EulerDiscreteScheduler,
+        HeunDiscreteScheduler,
+        LCMScheduler,
+        PNDMScheduler,
+        UnCLIPScheduler,
+        UniPCMultistepScheduler,
+    )
 }
 
 

@@ -41,7 +41,7 @@ class PNDMScheduler(Scheduler):
         timesteps = np.concatenate([spaced[:1], spaced[1:2], spaced[1:]])[first:]
 
         start = (alphas[timesteps[0]] ** 0.5, (1 - alphas[timesteps[0]]) ** 0.5)
-        plan = empty_plan(timesteps, start if from_image else (0.0, 1.0), clip=None)
+        plan = empty_plan(timesteps, start if from_image else (0.0, 1.0))
         plan.estimate[:, 1] = 1.0
         plan.remember[:] = True
         for i, t in enumerate(timesteps):
