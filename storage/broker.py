@@ -1,7 +1,8 @@
-"""Celery on Redis: how word gets round that a pool has work. A message carries nothing else."""
+"""Celery on Redis: how word gets round that a pool has work. An invitation carries nothing else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
@@ -10,8 +11,14 @@ from redis.exceptions import RedisError
 
 from storage.errors import BrokerUnavailable, NotConfigured
 
-#: The only task: take the best job of the pool, if there is one.
+#: An invitation: take the best job of the pool, if there is one.
 WORK = "latentmill.work"
+#: How applications that have nothing but Redis ask: one argument, a spec (see storage.inbox).
+SUBMIT = "latentmill.submit"
+#: Where `SUBMIT` is sent. No pool's queue has this name.
+SUBMISSIONS = "latentmill-submit"
+#: A Redis hash: how many messages were refused, by reason.
+REFUSED = "latentmill-refused"
 SCHEMES = ("redis", "rediss", "redis+socket")
 #: Seconds for one answer from Redis: a frozen broker must not hold up its clients.
 SOCKET_TIMEOUT = 2.5
@@ -60,14 +67,33 @@ def invite(app: Celery, pool: str, count: int = 1) -> None:
 
 def waiting(app: Celery, pool: str) -> int:
     """Invitations that no worker has taken yet; raises BrokerUnavailable."""
+    with client(app) as redis:
+        return int(redis.llen(queue_name(pool)))
+
+
+def count_refused(app: Celery, reason: str, count: int = 1) -> None:
+    """Note that messages were refused; raises BrokerUnavailable."""
+    with client(app) as redis:
+        redis.hincrby(REFUSED, reason, count)
+
+
+def refused(app: Celery) -> dict[str, int]:
+    """How many messages were ever refused, by reason; raises BrokerUnavailable."""
+    with client(app) as redis:
+        return {reason.decode(): int(n) for reason, n in redis.hgetall(REFUSED).items()}
+
+
+@contextmanager
+def client(app: Celery) -> Iterator[Any]:
+    """A Redis client for a block; what goes wrong in it is BrokerUnavailable."""
     with _explained(app), app.connection_for_read() as connection:
-        return int(connection.default_channel.client.llen(queue_name(pool)))
+        yield connection.default_channel.client
 
 
 def check(app: Celery) -> None:
     """Raises BrokerUnavailable when Redis does not answer."""
-    with _explained(app), app.connection_for_read() as connection:
-        connection.default_channel.client.ping()
+    with client(app) as redis:
+        redis.ping()
 
 
 @contextmanager

@@ -45,6 +45,41 @@ class NotConfigured(LatentmillError):
     code = "not_configured"
 
 
+class NotReady(LatentmillError):
+    """It will be there later: the job has not ended."""
+
+    code = "not_ready"
+
+
+class Unauthorized(LatentmillError):
+    """No key, or none that is known here."""
+
+    code = "unauthorized"
+
+
+class Forbidden(LatentmillError):
+    """The key does not allow it."""
+
+    code = "forbidden"
+
+
+class LimitExceeded(LatentmillError):
+    """The key's limits leave no room now; `retry_after` says after how many seconds they may."""
+
+    code = "limit_exceeded"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 60.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooLarge(LatentmillError):
+    """The request has more bytes than are read."""
+
+    code = "too_large"
+
+
 # What may pass.
 
 
@@ -63,6 +98,12 @@ class BrokerUnavailable(Unavailable):
 
 class ObjectsUnavailable(Unavailable):
     code = "objects_unavailable"
+
+
+class InputUnavailable(Unavailable):
+    """The server of an input's URL does not answer, or not as it should."""
+
+    code = "input_unavailable"
 
 
 class DeviceFailed(Unavailable):
@@ -85,6 +126,18 @@ class BadOutput(LatentmillError):
     """The model's result is not a picture: never a silent success."""
 
     code = "bad_output"
+
+
+class Canceled(LatentmillError):
+    """Somebody no longer wants the job."""
+
+    code = "canceled"
+
+
+class DeadlineExceeded(LatentmillError):
+    """The job had not ended by its deadline."""
+
+    code = "deadline_exceeded"
 
 
 class WorkerLost(LatentmillError):

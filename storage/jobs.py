@@ -54,7 +54,12 @@ class Job:
 
     id: str
     state: State
-    spec: Spec
+    #: None: this version cannot read it, and `unreadable` says why.
+    spec: Spec | None
+    unreadable: str | None
+    batch: str | None
+    #: Whose API key asked for it; empty for whoever reached the ledger itself.
+    owner: str
     pool: str
     priority: int
     #: Times that a worker took it; `charged` of them count against `max_attempts`.
@@ -64,6 +69,9 @@ class Job:
     worker: str | None
     lease_until: float | None
     run_at: float
+    deadline: float | None
+    #: It runs, and will be canceled at its next step boundary.
+    cancel_requested: bool
     #: Index of the step that runs now; steps before it are finished.
     step: int
     progress_done: int
@@ -79,9 +87,18 @@ class Job:
     @property
     def artifact(self) -> str | None:
         """Key of the picture of the chain's last step, once that step has finished."""
-        if len(self.steps) < len(self.spec.steps):
+        if self.spec is None or len(self.steps) < len(self.spec.steps):
             return None
         return self.steps[-1].artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One job that somebody asks for by itself."""
+
+    spec: Spec
+    pool: str
+    owner: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +107,30 @@ class Submitted:
 
     id: str
     created: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Some jobs: those that all of what is given fits."""
+
+    #: Ids, or beginnings of them.
+    ids: tuple[str, ...] = ()
+    label: tuple[str, str] | None = None
+    batch: str | None = None
+    error_code: str | None = None
+    #: None: anybody's.
+    owner: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancellation:
+    """What canceling a job came to."""
+
+    id: str
+    #: At once; at its next step boundary; or not at all, since it had ended.
+    outcome: Literal["canceled", "leaving", "ended"]
+    #: The job's, now.
+    state: State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,3 +158,5 @@ class Worker:
     loaded: tuple[str, ...]
     started_at: float
     seen_at: float = 0.0
+    #: What it did since it began, as JSON: see worker.meter.
+    figures: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -41,6 +41,14 @@ def result_key(job_id: str, step: int, steps_total: int) -> str:
 def carry_key(job_id: str, step: int, extension: str = "safetensors") -> str:
     """Where a step's carry lies: `safetensors` for a latent, `png` for an image."""
     return f"carry/{job_id}/{step}.{extension}"
+
+
+class Listed(NamedTuple):
+    """An object as a listing shows it. Equal ETags and sizes mean equal bytes."""
+
+    key: str
+    size: int
+    etag: str
 
 
 class Objects:
@@ -90,7 +98,7 @@ class Objects:
                 Bucket=self._bucket, Key=_known(key), Body=data, ContentType=content_type
             )
 
-    def put_once(self, key: str, data: bytes, content_type: str) -> bool:
+    def put_once(self, key: str, data: bytes | BinaryIO, content_type: str) -> bool:
         """Write an object unless there is one; says whether it was written."""
         try:
             with self._explained(key):
@@ -112,6 +120,41 @@ class Objects:
             data: bytes = found["Body"].read()
             return data
 
+    def read(self, bucket: str, key: str, most: int) -> bytes:
+        """Any object of any bucket that these credentials open; raises NotFound.
+
+        Of one that has more than `most` bytes, `most` + 1.
+        """
+        other = Objects(self._client, bucket)
+        with other._explained(key):
+            found = self._client.get_object(Bucket=bucket, Key=key)
+            data: bytes = found["Body"].read(most + 1)
+            found["Body"].close()
+            return data
+
+    def listed(
+        self, prefix: str, *, after: str = "", bucket: str | None = None
+    ) -> Iterator[Listed]:
+        """The objects whose keys begin so and come after `after`, in order of their keys."""
+        other = Objects(self._client, bucket or self._bucket)
+        wanted = {"Bucket": other._bucket, "Prefix": prefix}
+        if after:
+            wanted["StartAfter"] = after
+        while True:
+            with other._explained(prefix):
+                page = self._client.list_objects_v2(**wanted)
+            for item in page.get("Contents", ()):
+                yield Listed(item["Key"], item["Size"], item["ETag"].strip('"'))
+            if not page.get("IsTruncated"):
+                return
+            wanted["ContinuationToken"] = page["NextContinuationToken"]
+
+    def download(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """Write any object's bytes to a file; raises NotFound."""
+        other = Objects(self._client, bucket)
+        with other._explained(key):
+            self._client.download_fileobj(bucket, key, file)
+
     def size(self, key: str) -> int:
         """An object's length in bytes; raises NotFound."""
         with self._explained(key):
@@ -129,6 +172,19 @@ class Objects:
         """Remove an object; harmless when there is none."""
         with self._explained(key):
             self._client.delete_object(Bucket=self._bucket, Key=_known(key))
+
+    def delete_under(self, folder: str) -> None:
+        """Remove the objects whose keys begin with `folder` and a slash."""
+        prefix = f"{_known(folder)}/"
+        with self._explained(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            found = [
+                item["Key"]
+                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix)
+                for item in page.get("Contents", ())
+            ]
+        for key in found:
+            self.delete(key)
 
     def url(self, key: str, seconds: int = 3600) -> str:
         """A link that gives the object to whoever has it, for so long."""

@@ -5,8 +5,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from storage.errors import InvalidImage
 from storage.settings import PILLOW_LIMIT
@@ -17,11 +18,20 @@ _ALLOWED = "PNG, JPEG, WebP, BMP, TIFF or a GIF of one frame"
 EXTENSIONS = {
     "PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif",
 }  # fmt: skip
+#: EXIF orientations that turn a picture by a quarter.
+_LYING = (5, 6, 7, 8)
+#: 16 bits in each of four channels, uncompressed, and room for profiles and thumbnails.
+_PIXEL_BYTES, _METADATA_BYTES = 8, 16 * 2**20
+
+
+def most_bytes(max_pixels: int) -> int:
+    """No file of a picture with so many pixels is larger."""
+    return max_pixels * _PIXEL_BYTES + _METADATA_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureInfo:
-    """What a picture's header says; width and height in pixels as stored, before any rotation."""
+    """What a picture's header says; width and height in pixels as it is seen, upright."""
 
     format: str
     width: int
@@ -29,12 +39,16 @@ class PictureInfo:
     mode: str
 
 
-def check_picture(data: bytes, max_pixels: int) -> PictureInfo:
-    """Read the header, refuse what is too large, then decode it all; raises InvalidImage."""
+def check_picture(data: bytes | BinaryIO, max_pixels: int) -> PictureInfo:
+    """Read the header, refuse what is too large, then decode it all; raises InvalidImage.
+
+    An open file is read as it is needed, and left open.
+    """
     with _opened(data, max_pixels) as image:
-        return PictureInfo(
-            format=str(image.format), width=image.width, height=image.height, mode=image.mode
-        )
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation) in _LYING:
+            width, height = height, width
+        return PictureInfo(format=str(image.format), width=width, height=height, mode=image.mode)
 
 
 def load_picture(data: bytes, max_pixels: int) -> Image.Image:
@@ -45,15 +59,17 @@ def load_picture(data: bytes, max_pixels: int) -> Image.Image:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     """The decoded picture, once its header has been found acceptable."""
-    if not data:
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    if not file.seek(0, io.SEEK_END):
         raise InvalidImage("image: it is empty (0 bytes)")
+    file.seek(0)
     with warnings.catch_warnings():
         # Pillow warns from half its limit on; ours is the one that holds below it.
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
         except Image.DecompressionBombError:
             raise InvalidImage(
                 f"image: it has more than {PILLOW_LIMIT} pixels, at most {max_pixels} are allowed"

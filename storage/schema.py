@@ -6,6 +6,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from storage import schedule_tables  # noqa: F401 - its tables are known to `metadata`
+from storage.api_tables import metadata
+
 #: Any number that nothing else locks on in the same Postgres database.
 _UPGRADE_LOCK = 7_204_711_026
 
@@ -18,7 +21,7 @@ def upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _UPGRADE_LOCK})
     config = _config()
-    config.attributes["connection"] = connection
+    config.attributes |= {"connection": connection, "metadata": metadata}
     command.upgrade(config, "head")
 
 

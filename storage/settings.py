@@ -4,17 +4,37 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from storage.addresses import Exceptions
 from storage.embedded.lock import is_locked
 from storage.errors import NotConfigured
+from storage.secret import secret_bytes
 
 PREFIX = "LATENTMILL_"
 #: What the embedded stack writes into its home so that other processes of the same user find it.
 STACK_FILE = "stack.json"
 #: Pillow refuses pictures with more pixels, as decompression bombs.
 PILLOW_LIMIT = 178_956_970
+
+
+def _items(value: Any) -> Any:
+    """The items of a list in one variable, between commas or spaces."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _places(value: tuple[str, ...]) -> tuple[str, ...]:
+    Exceptions.parse(value)
+    return value
+
+
+def _signs(value: SecretStr) -> SecretStr:
+    secret_bytes(value.get_secret_value())
+    return value
+
+
+Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 
 
 def _default_home() -> Path:
@@ -41,8 +61,19 @@ class Settings(BaseSettings):
     models_file: Path | None = None
     #: Without it, a job cannot make a worker load a model that its owner did not register.
     allow_any_model: bool = False
+    #: Where the LoRA files are that jobs may name; else `home`/loras.
+    loras_dir: Path | None = None
     #: A picture with more pixels is refused before it is decoded.
     max_image_pixels: Annotated[int, Field(gt=0, le=PILLOW_LIMIT)] = 64_000_000
+    #: Hosts, addresses and networks that an input's URL may name although they are not public.
+    allow_private_urls: Annotated[Items, AfterValidator(_places)] = ()
+    #: Buckets beside our own that an input's s3:// URL may name.
+    input_buckets: Items = ()
+
+    #: Bytes of weights that a device keeps loaded; default: a third of its memory.
+    model_memory: Annotated[int, Field(gt=0)] | None = None
+    #: Signs the webhooks of jobs that came in without an API key: `whsec_…`.
+    webhook_secret: Annotated[SecretStr, AfterValidator(_signs)] | None = None
 
     lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     renew_seconds: Annotated[float, Field(gt=0)] = 5.0

@@ -4,35 +4,69 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy import insert as plain_insert
 from ulid import ULID
 
+from storage.changes import note, note_end
 from storage.clock import Now
-from storage.database import insert
+from storage.database import among, insert, insert_many
 from storage.errors import KeyConflict
-from storage.jobs import State, Submitted
+from storage.fairness import LoneTurns, Turns
+from storage.jobs import Asked, State, Submitted
 from storage.spec import Spec, parse_spec
-from storage.tables import KEYED, jobs, labels
+from storage.tables import IS_KEYED, jobs, labels
 
 #: Seeds that the ledger draws stay within what other tools accept.
 _SEEDS = 2**32
 
+JobRow = dict[str, Any]
 
-def submit(connection: Connection, specs: Sequence[Spec], pool: str) -> list[Submitted]:
-    """Enter specs, in their order; raises KeyConflict."""
-    now = connection.execute(select(Now())).scalar_one()
-    rows = [_row(spec, pool, now) for spec in specs]
-    made = _insert(connection, rows)
-    owners = _owners(connection, [r["key"] for r in rows if r["id"] not in made])
+
+def submit(
+    connection: Connection,
+    specs: Sequence[Spec],
+    pools: Sequence[str],
+    batch: str | None,
+    turns: Turns | LoneTurns,
+    owner: str = "",
+) -> list[Submitted]:
+    """Enter specs, each in its pool and in their order; raises KeyConflict."""
+    rows, made = make_jobs(connection, specs, pools, batch, turns, owner=owner)
+    holders = _holders(connection, owner, [r["key"] for r in rows if r["id"] not in made])
     found = []
     for spec, row in zip(specs, rows, strict=True):
         if row["id"] in made:
             found.append(Submitted(id=row["id"], created=True))
         else:
-            job_id, stored = owners[row["key"]]
+            job_id, stored = holders[row["key"]]
             _require_same(spec, stored, job_id)
             found.append(Submitted(id=job_id, created=False))
+    return found
+
+
+def make_jobs(
+    connection: Connection,
+    specs: Sequence[Spec],
+    pools: Sequence[str],
+    batch: str | None,
+    turns: Turns | LoneTurns,
+    times: Sequence[float | None] = (),
+    owner: str = "",
+) -> tuple[list[JobRow], set[str]]:
+    """Make a job of each spec whose key no job has; returns what would be one, and the new ids.
+
+    `times` may say for each, instead of its spec, when it shall run.
+    """
+    now = connection.execute(select(Now())).scalar_one()
+    rows = [_row(spec, pool, batch, owner, now) for spec, pool in zip(specs, pools, strict=True)]
+    for row, time in zip(rows, times, strict=False):
+        row["run_at"] = row["run_at"] if time is None else time
+    due = [row for row in rows if row["run_at"] <= now]
+    queues = [(row["pool"], row["priority"]) for row in due]
+    for row, turn in zip(due, turns.give(connection, queues) if due else (), strict=True):
+        row["turn"] = turn
+    made = _insert(connection, rows)
     named = [
         {"job_id": row["id"], "name": name, "value": value}
         for spec, row in zip(specs, rows, strict=True)
@@ -41,18 +75,60 @@ def submit(connection: Connection, specs: Sequence[Spec], pool: str) -> list[Sub
     ]
     if named:
         connection.execute(plain_insert(labels), named)
-    return found
+    if batch is None:  # a batch's own progress tells as much as 100,000 such events
+        note(connection, [row["id"] for row in rows if row["id"] in made])
+    return rows, made
 
 
-def _row(spec: Spec, pool: str, now: float) -> dict[str, Any]:
+def submit_each(connection: Connection, many: Sequence[Asked]) -> list[Submitted | KeyConflict]:
+    """Enter jobs that each stand alone; those of one owner together, unless one has a conflict."""
+    found: dict[int, Submitted | KeyConflict] = {}
+    for owner in sorted({asked.owner for asked in many}):
+        places = [place for place, asked in enumerate(many) if asked.owner == owner]
+        answers = _together(connection, [many[place] for place in places])
+        found.update(zip(places, answers, strict=True))
+    return [found[place] for place in range(len(many))]
+
+
+def _together(connection: Connection, many: Sequence[Asked]) -> list[Submitted | KeyConflict]:
+    specs, pools = [asked.spec for asked in many], [asked.pool for asked in many]
+    try:
+        with connection.begin_nested():
+            entered = submit(connection, specs, pools, None, LoneTurns(), many[0].owner)
+    except KeyConflict as conflict:
+        if len(many) == 1:
+            return [conflict]
+        return [answer for asked in many for answer in _together(connection, [asked])]
+    return list(entered)
+
+
+def refuse(connection: Connection, spec: Spec, pool: str, code: str, message: str) -> Submitted:
+    """Enter a spec as a job that has failed; raises KeyConflict."""
+    (entered,) = submit(connection, [spec], [pool], None, Turns(None))
+    if entered.created:
+        failed = {"state": State.FAILED, "error_code": code, "error": message, "finished_at": Now()}
+        connection.execute(update(jobs).where(jobs.c.id == entered.id).values(**failed))
+        note_end(connection, [entered.id])
+    return entered
+
+
+def _row(spec: Spec, pool: str, batch: str | None, owner: str, now: float) -> JobRow:
     return {
         "id": str(ULID()).lower(),
         "state": State.QUEUED,
         "pool": pool,
         "priority": spec.priority,
-        "run_at": now,
+        "run_at": spec.run_at.timestamp() if spec.run_at else now,
+        "deadline": spec.deadline.timestamp() if spec.deadline else None,
         "key": spec.key,
         "spec": _with_seeds(spec).model_dump_json(),
+        "batch": batch,
+        "owner": owner,
+        "webhook_url": spec.webhook_url,
+        "turn": None,
+        "next_model": spec.steps[0].model,
+        "cancel_requested": False,
+        "carries": False,
         "attempt": 0,
         "charged": 0,
         "max_attempts": spec.max_attempts,
@@ -63,27 +139,44 @@ def _row(spec: Spec, pool: str, now: float) -> dict[str, Any]:
     }
 
 
-def _insert(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
-    """Insert what has no key, or a key that no job has yet; returns the ids that are new."""
+def _insert(connection: Connection, rows: list[JobRow]) -> set[str]:
+    """Insert what has no key, or a key that no job of the owner has; returns the new ids.
+
+    All rows have one owner.
+    """
     free = [row for row in rows if row["key"] is None]
     # In one order everywhere: two submissions of the same keys then wait instead of deadlocking.
     keyed = sorted((row for row in rows if row["key"] is not None), key=lambda row: row["key"])
     made = {row["id"] for row in free}
     if free:
-        connection.execute(plain_insert(jobs), free)
+        insert_many(connection, plain_insert(jobs), free)
     if keyed:
         statement = insert(connection, jobs).on_conflict_do_nothing(
-            index_elements=[jobs.c.key], index_where=KEYED
+            index_elements=[jobs.c.owner, jobs.c.key], index_where=IS_KEYED
         )
-        made.update(connection.scalars(statement.returning(jobs.c.id), keyed))
+        ids = {row["id"] for row in keyed}
+        if insert_many(connection, statement, keyed) != len(keyed):
+            # Asked for only now: RETURNING costs more than the insert itself.
+            there = select(jobs.c.id).where(among(connection, jobs.c.id, list(ids)))
+            ids &= set(connection.scalars(there))
+        made |= ids
     return made
 
 
-def _owners(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+def has_key(connection: Connection, owner: str, keys: Sequence[str | None]) -> ColumnElement[bool]:
+    """Which jobs of an owner have one of the keys."""
+    one = and_(jobs.c.owner == owner, among(connection, jobs.c.key, keys))
+    # Postgres has to be told that its partial index serves. SQLite sees it, and told so would look
+    # at every key instead.
+    return and_(IS_KEYED, one) if connection.dialect.name == "postgresql" else one
+
+
+def _holders(connection: Connection, owner: str, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The job and its spec behind each key."""
     if not keys:
         return {}
-    query = select(jobs.c.key, jobs.c.id, jobs.c.spec).where(jobs.c.key.in_(keys))
+    columns = (jobs.c.key, jobs.c.id, jobs.c.spec)
+    query = select(*columns).where(has_key(connection, owner, keys))
     return {key: (job_id, spec) for key, job_id, spec in connection.execute(query)}
 
 
@@ -104,8 +197,13 @@ def _require_same(asked: Spec, stored: str, job_id: str) -> None:
 
 
 def _with_seeds(spec: Spec) -> Spec:
+    if all(step.seed is not None for step in spec.steps):
+        return spec
+    # A validated spec needs no second look, and there may be millions.
     steps = tuple(
-        step.model_copy(update={"seed": secrets.randbelow(_SEEDS)}) if step.seed is None else step
+        type(step).model_construct(**{**step.__dict__, "seed": secrets.randbelow(_SEEDS)})
+        if step.seed is None
+        else step
         for step in spec.steps
     )
-    return spec.model_copy(update={"steps": steps})
+    return Spec.model_construct(**{**spec.__dict__, "steps": steps})

@@ -49,7 +49,7 @@ def running_process(
             env=dict(env or {}),
             # Its own session: Ctrl-C reaches us, and we stop the servers in order.
             start_new_session=True,
-            preexec_fn=_dies_with(os.getpid()),
+            preexec_fn=dying_with(os.getpid(), signal.SIGKILL),
         )
     try:
         yield process
@@ -83,14 +83,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    """What the child calls before it becomes the server: be killed when the parent dies."""
+def dying_with(parent: int, number: signal.Signals) -> Callable[[], None]:
+    """What a child calls so that it gets this signal when its parent dies."""
     if sys.platform != "linux":
-        return None
+        return lambda: None
     prctl = ctypes.CDLL(None).prctl
 
     def die_with_parent() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it died before prctl
             os._exit(1)
 

@@ -2,8 +2,7 @@
 
 from alembic import context
 
-from storage.tables import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+found = context.config.attributes
+context.configure(connection=found["connection"], target_metadata=found["metadata"])
 with context.begin_transaction():
     context.run_migrations()

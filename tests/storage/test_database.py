@@ -113,7 +113,7 @@ def test_what_fails_within_a_transaction_leaves_nothing(ledger: Ledger, ledger_u
     with pytest.raises(RuntimeError), database.writing() as connection:  # noqa: PT012
         connection.execute(
             text(
-                "INSERT INTO workers VALUES ('w', 'cpu', 'p', 1, '[]', 0, 0)",
+                "INSERT INTO workers VALUES ('w', 'cpu', 'p', 1, '[]', 0, 0, '{}')",
             )
         )
         raise RuntimeError

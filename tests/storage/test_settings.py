@@ -30,6 +30,11 @@ def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lease_seconds", "soon", "LATENTMILL_LEASE_SECONDS: Input should be a valid number"),
         ("poll_seconds", "0", "LATENTMILL_POLL_SECONDS: Input should be greater than 0"),
         ("max_image_pixels", "1.5", "LATENTMILL_MAX_IMAGE_PIXELS: Input should be a valid integer"),
+        (
+            "allow_private_urls",
+            "pictures.intern, http://x",
+            "LATENTMILL_ALLOW_PRIVATE_URLS: .*'http://x' is no host name, address or network",
+        ),
         ("allow_any_model", "maybe", "LATENTMILL_ALLOW_ANY_MODEL: Input should be a valid boolean"),
     ],
 )
@@ -39,6 +44,14 @@ def test_a_value_that_cannot_be_is_named_by_its_variable(
     monkeypatch.setenv(f"LATENTMILL_{name.upper()}", value)
     with pytest.raises(NotConfigured, match=sentence):
         load_settings()
+
+
+def test_a_list_stands_in_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTMILL_ALLOW_PRIVATE_URLS", "pictures.intern, 10.2.0.0/16 ::1")
+    monkeypatch.setenv("LATENTMILL_INPUT_BUCKETS", "photos,scans")
+    settings = load_settings()
+    assert settings.allow_private_urls == ("pictures.intern", "10.2.0.0/16", "::1")
+    assert settings.input_buckets == ("photos", "scans")
 
 
 def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:

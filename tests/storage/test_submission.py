@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import select, text
 
 from storage.errors import KeyConflict
 from storage.ledger import CHUNK, Ledger, State
 from storage.spec import Spec
+from storage.submission import has_key
+from storage.tables import jobs
 from tests.storage.specs import a_chain, a_spec
 
 
@@ -146,3 +149,19 @@ def test_a_spec_in_the_ledger_is_plain_json_text(sqlite_url: str) -> None:
         (text,) = connection.execute("SELECT spec FROM jobs").fetchone()
     connection.close()
     assert '"prompt":"赤い四角"' in text
+
+
+def test_keys_are_found_by_their_index_on_each_database(ledger: Ledger) -> None:
+    ledger.submit([a_spec(key=f"key-{n}") for n in range(500)])
+    with ledger.database.reading() as connection:
+        wanted = has_key(connection, "", ["key-1", "key-2"])
+        found = select(jobs.c.id).where(wanted)
+        sqlite = connection.dialect.name == "sqlite"
+        if not sqlite:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        plain = found.compile(connection, compile_kwargs={"literal_binds": True})
+        plan = str(connection.exec_driver_sql(explain + str(plain).replace("%", "%%")).all())
+        assert len(connection.execute(found).all()) == 2
+    assert "uq_jobs_owner_key" in plan
+    assert "key>?" not in plan

@@ -4,7 +4,7 @@ import pytest
 
 from storage.errors import NotFound
 from storage.ledger import Ledger, State, Worker
-from tests.storage.specs import a_spec
+from tests.storage.specs import a_spec, finish
 
 
 def test_a_job_is_found_by_its_id_whatever_the_case_and_by_its_beginning(ledger: Ledger) -> None:
@@ -64,7 +64,7 @@ def test_counts_name_every_state(ledger: Ledger) -> None:
     ledger.submit([a_spec()], pool="other")
     taken = ledger.claim(worker="w", pool="default", lease_seconds=30)
     assert taken is not None
-    ledger.succeed(taken)
+    finish(ledger, taken)
 
     assert ledger.counts() == {
         State.QUEUED: 2,
