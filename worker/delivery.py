@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from storage.models import Model
 from storage.spec import Img2Img, Spec, Step
-from worker.device_loop import Rendered
+from worker.rendering import Rendered
 
 
 def png(picture: Image.Image, text: dict[str, str] | None = None) -> bytes:
@@ -24,14 +24,27 @@ def png(picture: Image.Image, text: dict[str, str] | None = None) -> bytes:
 
 
 def describe(
-    spec: Spec, index: int, model: Model, rendered: Rendered, runtime: dict[str, str]
+    spec: Spec,
+    index: int,
+    model: Model,
+    rendered: Rendered,
+    key: str | None,
+    runtime: dict[str, str],
 ) -> dict[str, str]:
-    """The text chunks of step `index`: `parameters` as A1111 writes it, `latentmill` in full."""
+    """The text chunks of step `index`: `parameters` as A1111 writes it, `latentmill` in full.
+
+    `key` is where the job's input is kept. It stands for a URL, which may hold a secret.
+    """
     step = spec.steps[index]
+    first = spec.steps[0]
+    if isinstance(first, Img2Img):
+        steps = (first.model_copy(update={"image": key}), *spec.steps[1:])
+        spec = spec.model_copy(update={"steps": steps})
     full: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"),
         "step": index,
         "seed": step.seed,
+        "options": dict(rendered.options),
         "model": {
             "alias": model.alias,
             "source": model.source,
@@ -40,7 +53,7 @@ def describe(
             "dtype": model.dtype,
             "vae_fingerprint": rendered.vae_fingerprint,
         },
-        "inputs": [s.image for s in spec.steps if isinstance(s, Img2Img) and s.image],
+        "inputs": [key] if key else [],
         "versions": {"latentmill": version("latentmill"), "mindspore": runtime["mindspore"]},
         "device": runtime["device"],
     }
@@ -53,15 +66,15 @@ def describe(
 def parameters(step: Step, rendered: Rendered) -> str:
     """Generation parameters in the form that A1111 writes and most tools read."""
     fields = {
-        "Steps": step.num_inference_steps,
+        "Steps": rendered.options["num_inference_steps"],
         "Sampler": rendered.scheduler,
-        "CFG scale": step.guidance_scale,
+        "CFG scale": rendered.options["guidance_scale"],
         "Seed": step.seed,
         "Size": f"{rendered.width}x{rendered.height}",
         "Model": step.model,
     }
     if isinstance(step, Img2Img):
-        fields["Denoising strength"] = step.strength
+        fields["Denoising strength"] = rendered.options["strength"]
     fields["Version"] = f"latentmill {version('latentmill')}"
     lines = [step.prompt]
     if step.negative_prompt:

@@ -6,12 +6,16 @@ Pinning comes before MindSpore is imported: on Ascend a process must see its own
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from storage.errors import DeviceFailed, NotConfigured
 
 #: The Ascend runtime shows a process only the cards named here.
 VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
+#: How MindSpore says that memory is short, on either device, in lower case.
+OUT_OF_MEMORY = ("out of memory", "memory not enough", "allocate memory failed", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,25 @@ def bring_up(device: Device) -> str:
     if two != 2.0:
         raise DeviceFailed(f"device {device} computes 1 + 1 = {two}")
     return str(mindspore.__version__)
+
+
+def memory_bytes(device: Device) -> int:
+    """Memory of the device that was brought up: a card's own, or what this process may use."""
+    if device.kind == "ascend":
+        import mindspore
+
+        return int(mindspore.hal.get_device_properties(0).total_memory)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError, ValueError):
+        # A container's; "max" where there is none.
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a call failed for want of the device's memory: fewer rows may then do."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY)
 
 
 def first_sentence(error: BaseException) -> str:

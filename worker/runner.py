@@ -2,12 +2,14 @@
 
 import logging
 import random
-from concurrent.futures import wait
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
-from storage.errors import ClaimLost, InvalidImage, LatentmillError, NotFound, Unavailable
+from storage.errors import Canceled, ClaimLost, LatentmillError, NotFound, Unavailable
+from storage.inputs import check_input, is_url, read_input
 from storage.jobs import CarryKind, Claim, State, StepRecord
 from storage.ledger import Ledger
 from storage.models import Model, find_model
@@ -16,13 +18,15 @@ from storage.picture import load_picture
 from storage.settings import Settings
 from storage.spec import Img2Img, Spec, Step
 from worker import carry
+from worker.checkpoint_source import locate_lora
 from worker.delivery import describe, png
-from worker.device_loop import DeviceLoop, Latent, Rendered, Request, Watch
+from worker.device_loop import DeviceLoop
+from worker.output_gate import check_output
+from worker.patience import PATIENCE, Value, patiently
+from worker.rendering import Latent, Rendered, Request, Watch
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between writes of a running job's progress.
-PROGRESS_EVERY = 0.3
 #: Retries wait a random time up to base * 2**attempt, at most the cap (full jitter), in seconds.
 RETRY_BASE, RETRY_CAP = 2.0, 300.0
 
@@ -40,14 +44,21 @@ class Running:
     claim: Claim
     watch: Watch = field(default_factory=Watch)
     leave: LatentmillError | None = None
+    #: The progress that the ledger knows: step, done, total.
+    told: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def index(self) -> int:
+        """The step that runs."""
+        return self.watch.step
 
     def stop(self, reason: LatentmillError) -> None:
         """Ask the job to leave at its next step boundary."""
         self.leave = self.leave or reason
         self.watch.leave = self.leave
 
-    def next_step(self) -> Watch:
-        self.watch = Watch()
+    def begin_step(self, index: int) -> Watch:
+        self.watch = Watch(step=index)
         # Read after the new watch can be seen: a stop in between reaches one or the other.
         self.watch.leave = self.leave
         return self.watch
@@ -62,6 +73,8 @@ class Runner:
     objects: Objects
     models: dict[str, Model]
     loop: DeviceLoop
+    #: Seconds that a finished step waits for a server that is away.
+    patience: float = PATIENCE
 
     def run(self, running: Running) -> None:
         """Bring a claimed job to an end, back to the queue, or to a retry. Raises nothing."""
@@ -77,104 +90,140 @@ class Runner:
     def _end(self, running: Running) -> None:
         claim = running.claim
         try:
-            records = self._steps(running)
-            self.ledger.succeed(claim)
+            self._steps(running)
+            self._patiently(running, self.ledger.succeed, claim)
             logger.info("job %s succeeded", claim.job_id)
         except ClaimLost:
             raise
         except Stopping:
+            self._keep_row(running)
             self.ledger.give_back(claim)
             logger.info("job %s given back", claim.job_id)
             return
+        except Canceled:
+            self.ledger.end_canceled(claim)
+            logger.info("job %s canceled", claim.job_id)
         except LatentmillError as error:
-            self._fail(claim, error.code, str(error), error.retryable)
-            return
+            if self._fail(claim, error.code, str(error), error.retryable) is State.QUEUED:
+                return
         except Exception as error:
             logger.exception("job %s: unexpected error", claim.job_id)
-            self._fail(claim, "internal_error", f"{type(error).__name__}: {error}", True)
-            return
-        self._drop_carries(claim, records)
+            message = f"{type(error).__name__}: {error}"
+            if self._fail(claim, "internal_error", message, True) is State.QUEUED:
+                return
+        self._drop_carries(claim)
 
-    def _fail(self, claim: Claim, code: str, message: str, retryable: bool) -> None:
+    def _keep_row(self, running: Running) -> None:
+        """Save where the step is, so that the next attempt goes on from there."""
+        if running.watch.left is None:
+            return
+        job_id, spec = running.claim.job_id, running.claim.spec
+        model = find_model(self.models, spec.steps[running.index].model, self.settings)
+        try:
+            carry.keep_row(self.objects, job_id, running.index, running.watch.left, model)
+        except Unavailable as error:
+            logger.warning("job %s: its step will begin anew: %s", job_id, error)
+
+    def _fail(self, claim: Claim, code: str, message: str, retryable: bool) -> State:
         pause = random.uniform(0, min(RETRY_CAP, RETRY_BASE * 2**claim.attempt))
         state = self.ledger.fail(
             claim, code=code, message=message, retry_in=pause if retryable else None
         )
         logger.warning("job %s %s (%s): %s", claim.job_id, state, code, message)
-        if state is State.FAILED:
-            self._drop_carries(claim, self.ledger.job(claim.job_id).steps)
+        return state
 
-    def _drop_carries(self, claim: Claim, records: tuple[StepRecord, ...]) -> None:
+    def _drop_carries(self, claim: Claim) -> None:
+        """Remove what the ended job handed from step to step; housekeeping does if this fails."""
+        if len(claim.spec.steps) == 1 and claim.attempt == 1:
+            return
         try:
-            carry.drop(self.objects, records)
+            carry.drop(self.objects, claim.job_id)
+            self.ledger.tidied([claim.job_id])
         except Unavailable as error:
-            logger.warning("job %s: its carries stay in the bucket: %s", claim.job_id, error)
+            logger.warning("job %s: its carries stay for now: %s", claim.job_id, error)
 
-    def _steps(self, running: Running) -> tuple[StepRecord, ...]:
-        claim, records = running.claim, list(running.claim.steps)
-        handed_over: Image.Image | Latent | None = None
-        for index in range(len(records), len(claim.spec.steps)):
-            source = handed_over
-            if source is None:
-                source = self._source(claim.spec, index, records)
+    def _steps(self, running: Running) -> None:
+        claim = running.claim
+        begun, source, key = self._patiently(running, self._begin, claim)
+        for index in range(begun, len(claim.spec.steps)):
             rendered = self._render(running, index, source)
-            record = self._deliver(claim, index, rendered, source)
-            self.ledger.finish_step(claim, record)
-            records.append(record)
-            handed_over = rendered.latent or rendered.picture
-        return tuple(records)
+            # What the device has made is not given up because a server is away for a while.
+            record = self._patiently(running, self._deliver, claim, index, rendered, source, key)
+            reason = self._patiently(running, self.ledger.finish_step, claim, record)
+            if reason is not None and index < len(claim.spec.steps) - 1:
+                raise reason
+            source = rendered.latent or rendered.picture
 
-    def _source(
-        self, spec: Spec, index: int, records: list[StepRecord]
-    ) -> Image.Image | Latent | None:
-        """What step `index` begins from, fetched from the bucket."""
-        limit = self.settings.max_image_pixels
-        if index > 0:
-            return carry.fetch(self.objects, records[-1], limit)
+    def _patiently(self, running: Running, call: Callable[..., Value], *arguments: Any) -> Value:
+        return patiently(lambda: call(*arguments), lambda: running.leave, self.patience)
+
+    def _begin(self, claim: Claim) -> tuple[int, Image.Image | Latent | None, str | None]:
+        """The step to begin with, what it begins from, and where the job's input is kept."""
+        finished = len(claim.steps)
+        if finished == len(claim.spec.steps):
+            return finished, None, None
+        if finished:
+            try:
+                limit = self.settings.max_image_pixels
+                source = carry.fetch(self.objects, claim.steps[-1], limit)
+                return finished, source, claim.steps[0].details.get("input")
+            except NotFound:
+                logger.warning("job %s: a carry is gone; it begins anew", claim.job_id)
+                self.ledger.forget_steps(claim)
+        return 0, *self._input(claim.spec)
+
+    def _input(self, spec: Spec) -> tuple[Image.Image | None, str | None]:
+        """The picture that a job begins from, and its key in the bucket."""
         step = spec.steps[0]
         if not isinstance(step, Img2Img) or step.image is None:
-            return None
-        try:
-            return load_picture(self.objects.get(step.image), limit)
-        except NotFound:
-            raise InvalidImage(f"image: {step.image!r} is not in the bucket") from None
+            return None, None
+        limit, key = self.settings.max_image_pixels, step.image
+        data = read_input(key, self.objects, self.settings)
+        if is_url(key):
+            # Kept, since what a URL names may be another picture tomorrow.
+            found = check_input(data, limit)
+            found.store(self.objects)
+            key = found.key
+        return load_picture(data, limit), key
 
     def _render(
         self, running: Running, index: int, source: Image.Image | Latent | None
     ) -> Rendered:
-        """Run one step on the device, reporting its progress meanwhile."""
+        """Run one step on the device."""
         claim, steps = running.claim, running.claim.spec.steps
         last = index == len(steps) - 1
-        watch = running.next_step()
+        watch = running.begin_step(index)
+        model = find_model(self.models, steps[index].model, self.settings)
+        # What an earlier attempt may have left is of the step at which this one begins.
+        again = claim.attempt > 1 and index == len(claim.steps)
+        resume = carry.fetch_row(self.objects, claim.job_id, index, model) if again else None
         rendering = self.loop.submit(
             Request(
-                step=steps[index],
-                model=find_model(self.models, steps[index].model, self.settings),
+                step=model.fill(steps[index]),
+                model=model,
                 source=source,
+                loras=tuple(
+                    (locate_lora(each, self.settings), each.weight) for each in steps[index].loras
+                ),
                 following=None if last else self._with_model(steps[index + 1]),
                 picture=last or claim.spec.keep_steps,
+                priority=claim.spec.priority,
+                resume=resume,
                 watch=watch,
             )
         )
-        reported = None
-        while True:
-            if wait([rendering], timeout=PROGRESS_EVERY).done:
-                return rendering.result()
-            if (watch.done, watch.total) != reported and watch.total:
-                reported = (watch.done, watch.total)
-                self._report(running, index, *reported)
-
-    def _report(self, running: Running, index: int, done: int, total: int) -> None:
-        try:
-            self.ledger.progress(running.claim, step=index, done=done, total=total)
-        except ClaimLost as error:
-            running.stop(error)
-        except Unavailable as error:
-            # Progress is a courtesy; the lease has a keeper of its own.
-            logger.warning("job %s: progress not recorded: %s", running.claim.job_id, error)
+        rendered = rendering.result()
+        if rendered.picture is not None and claim.spec.check_output:
+            check_output(rendered.picture, source, rendered.options.get("strength"))
+        return rendered
 
     def _deliver(
-        self, claim: Claim, index: int, rendered: Rendered, source: Image.Image | Latent | None
+        self,
+        claim: Claim,
+        index: int,
+        rendered: Rendered,
+        source: Image.Image | Latent | None,
+        key: str | None,
     ) -> StepRecord:
         """Store a step's results in the bucket; returns the record to write."""
         spec, steps = claim.spec, len(claim.spec.steps)
@@ -185,9 +234,11 @@ class Runner:
             model = find_model(self.models, spec.steps[index].model, self.settings)
             runtime = {"mindspore": self.loop.version, "device": str(self.loop.device)}
             artifact = result_key(claim.job_id, index, steps)
-            text = describe(spec, index, model, rendered, runtime)
+            text = describe(spec, index, model, rendered, key, runtime)
             assert rendered.picture is not None, "a stored step has a picture"
-            self.objects.put(artifact, png(rendered.picture, text), "image/png")
+            data = png(rendered.picture, text)
+            with self.loop.meter.timing("upload"):
+                self.objects.put(artifact, data, "image/png")
         if index < steps - 1:
             carry_key, carry_kind = carry.keep(self.objects, claim.job_id, index, rendered)
         return StepRecord(
@@ -197,13 +248,16 @@ class Runner:
             carry_kind=carry_kind,
             details={
                 "from": _kind(source),
+                "input": key,
                 "width": rendered.width,
                 "height": rendered.height,
                 "seconds": round(rendered.seconds, 3),
                 "scheduler": rendered.scheduler,
+                "options": dict(rendered.options),
                 "vae_fingerprint": rendered.vae_fingerprint,
                 "model_revision": rendered.model_revision,
                 "device": str(self.loop.device),
+                "resumed_at": rendered.resumed_at,
                 "warnings": list(rendered.warnings),
             },
         )

@@ -5,13 +5,14 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from storage.broker import celery_app, invite
+from storage.broker import WORK, celery_app, invite, queue_name, refused, waiting
 from storage.embedded.valkey import running_valkey
 from tests.processes import pid_of_valkey
 
@@ -69,3 +70,30 @@ def test_invitations_are_answered_however_often_the_broker_restarts(
 def test_a_consumer_that_is_told_to_stop_ends_in_order(redis_url: str) -> None:
     with consumer(redis_url) as running:
         assert answers(running, redis_url)
+
+
+def test_whatever_is_no_invitation_is_refused_counted_and_taken_once(redis_url: str) -> None:
+    app = celery_app(redis_url)
+    queue = queue_name("default")
+    with consumer(redis_url) as running:
+        assert answers(running, redis_url)
+        app.send_task("os.system", args=["true"], queue=queue)
+        app.send_task("celery.backend_cleanup", queue=queue)
+        app.send_task(WORK, args=["too", "many"], queue=queue)
+        with app.connection_for_write() as connection:
+            producer = connection.Producer()
+            producer.publish({"neither": "task"}, routing_key=queue, serializer="json")
+            producer.publish(
+                b"cos\nsystem\n",
+                routing_key=queue,
+                content_type="application/x-python-serialize",
+                content_encoding="binary",
+                serializer=None,
+            )
+            connection.default_channel.client.lpush(queue, b"not even an envelope")
+        assert answers(running, redis_url)
+        deadline = time.monotonic() + 20
+        while sum(refused(app).values()) < 4 or waiting(app, "default"):
+            assert time.monotonic() < deadline, refused(app)
+            time.sleep(0.1)
+    assert refused(app) == {"not_an_invitation": 4}

@@ -4,7 +4,12 @@ The ledger and the bucket are real, on both databases; the device loop is a fake
 request, as devices do not.
 """
 
+import io
+import json
+import threading
+import time
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -12,13 +17,18 @@ import pytest
 from PIL import Image
 
 from storage.errors import BadOutput, DeviceFailed, LatentmillError, ObjectsUnavailable
-from storage.jobs import Claim, Job, State
+from storage.jobs import Claim, Job, Selection, State
 from storage.ledger import Ledger
 from storage.models import load_models
 from storage.objects import Objects
+from storage.repeat import Repeat
 from storage.settings import Settings
 from storage.spec import parse_spec
-from worker.device_loop import DeviceLoop, Latent, Rendered, Request
+from worker.delivery import png
+from worker.device_loop import DeviceLoop
+from worker.housekeeping import report_progress
+from worker.meter import Meter
+from worker.rendering import Latent, Rendered, Request
 from worker.runner import Runner, Running, Stopping
 
 
@@ -28,6 +38,7 @@ class FakeLoop:
     device, version = "fake", "0"
 
     def __init__(self, *errors: Exception | None) -> None:
+        self.meter = Meter()
         self.errors = list(errors)
         self.requests: list[Request] = []
 
@@ -41,14 +52,16 @@ class FakeLoop:
         latent = Latent(values=np.full((4, 8, 8), 0.5, np.float32), fingerprint="v")
         future.set_result(
             Rendered(
-                picture=Image.new("RGB", (64, 64), "grey") if request.picture else None,
+                picture=Image.linear_gradient("L").convert("RGB") if request.picture else None,
                 latent=latent if request.following else None,
                 width=64,
                 height=64,
                 scheduler="PNDMScheduler",
+                options={"num_inference_steps": 50, "guidance_scale": 7.5, "strength": 0.8},
                 model_revision=None,
                 vae_fingerprint="v",
                 seconds=0.1,
+                resumed_at=0,
                 warnings=(),
             )
         )
@@ -81,15 +94,26 @@ def taken(ledger: Ledger) -> Claim:
     return claim
 
 
-def run(ledger: Ledger, objects: object, loop: FakeLoop, claim: Claim, leave: Any = None) -> Job:
-    settings = Settings()
+def run(
+    ledger: Ledger,
+    objects: object,
+    loop: FakeLoop,
+    claim: Claim,
+    leave: Any = None,
+    settings: Settings | None = None,
+) -> Job:
+    settings = settings or Settings()
     runner = Runner(
-        settings, ledger, cast(Objects, objects), load_models(settings), cast(DeviceLoop, loop)
-    )
+        settings, ledger, cast(Objects, objects), load_models(settings), cast(DeviceLoop, loop),
+        patience=0.5,
+    )  # fmt: skip
     running = Running(claim)
     if leave is not None:
         running.stop(leave)
+    progress = Repeat("progress", 0.1, lambda: report_progress(ledger, [running]))
+    progress.start()
     runner.run(running)
+    progress.stop()
     return ledger.job(claim.job_id)
 
 
@@ -151,6 +175,45 @@ def test_what_is_wrong_for_good_is_not_tried_again(
     assert not objects.exists(carry)
 
 
+def test_a_worker_loads_what_is_registered_and_nothing_else(
+    ledger: Ledger, objects: Objects
+) -> None:
+    ledger.submit([parse_spec({"steps": [{**STEP, "model": "owner/repository"}]})])
+    loop = FakeLoop()
+    job = run(ledger, objects, loop, taken(ledger))
+    assert (job.state, job.error_code, loop.requests) == (State.FAILED, "unknown_model", [])
+    assert "'owner/repository' is not known" in str(job.error)
+
+
+def test_a_picture_that_a_url_names_is_kept_and_stands_for_it(
+    ledger: Ledger, objects: Objects, s3: dict[str, str]
+) -> None:
+    data = png(Image.new("RGB", (16, 8), "red"))
+    objects.put("batches/b/cat.png", data, "image/png")
+    url = f"s3://{s3['s3_bucket']}/batches/b/cat.png"
+    ledger.submit([parse_spec({"steps": [{**NEXT, "image": url}]})])
+    loop = FakeLoop()
+    job = run(ledger, objects, loop, taken(ledger), settings=Settings(**s3))
+    assert job.state is State.SUCCEEDED
+    (request,) = loop.requests
+    assert isinstance(request.source, Image.Image)
+    assert request.source.size == (16, 8)
+    key = job.steps[0].details["input"]
+    assert objects.get(key) == data
+    made = Image.open(io.BytesIO(objects.get(str(job.artifact))))
+    said = json.loads(made.info["latentmill"])
+    assert said["inputs"] == [said["spec"]["steps"][0]["image"]] == [key]
+    assert said["options"]["num_inference_steps"] == 50
+    assert "Steps: 50" in made.info["parameters"]
+
+
+def test_an_input_that_must_not_be_read_fails_for_good(ledger: Ledger, objects: Objects) -> None:
+    ledger.submit([parse_spec({"steps": [{**NEXT, "image": "https://127.0.0.1/cat.png"}]})])
+    job = run(ledger, objects, FakeLoop(), taken(ledger))
+    assert (job.state, job.error_code) == (State.FAILED, "invalid_image")
+    assert "not on the public internet" in str(job.error)
+
+
 def test_a_bucket_that_is_away_costs_an_attempt_and_no_half_step(
     ledger: Ledger, claim: Claim
 ) -> None:
@@ -173,3 +236,68 @@ def test_a_stop_that_came_before_the_step_reaches_the_device_loop(
     job = run(ledger, objects, loop, claim, leave=Stopping("stop"))
     assert isinstance(loop.requests[0].watch.leave, Stopping)
     assert (job.state, job.charged) == (State.QUEUED, 0)
+
+
+def test_a_job_whose_carry_is_gone_begins_anew(
+    ledger: Ledger, objects: Objects, claim: Claim
+) -> None:
+    job = run(ledger, objects, FakeLoop(None, Stopping("stop")), claim)
+    carry = job.steps[0].carry
+    assert carry is not None
+    objects.delete(carry)
+    loop = FakeLoop()
+    job = run(ledger, objects, loop, taken(ledger))
+    assert job.state is State.SUCCEEDED
+    assert [request.step.prompt for request in loop.requests] == ["a cat", "a dog"]
+
+
+def test_a_canceled_job_leaves_after_its_step_and_takes_its_carries_along(
+    ledger: Ledger, objects: Objects, claim: Claim
+) -> None:
+    ledger.cancel(Selection(ids=(claim.job_id,)))
+    loop = FakeLoop()
+    job = run(ledger, objects, loop, claim)
+    assert (job.state, len(loop.requests), len(job.steps)) == (State.CANCELED, 1, 1)
+    carry = job.steps[0].carry
+    assert carry is not None
+    assert not objects.exists(carry)
+    assert ledger.littered() == []
+
+
+class SlowLoop(FakeLoop):
+    """Takes a step each time that its watch is looked at, until it is told to let the row go."""
+
+    def submit(self, request: Request) -> "Future[Rendered]":
+        future: Future[Rendered] = Future()
+
+        def step() -> None:
+            done = 0
+            while request.watch.leave is None:
+                done += 1
+                request.watch.report(done, 10**6)
+                time.sleep(0.01)
+            future.set_exception(request.watch.leave)
+
+        threading.Thread(target=step).start()
+        return future
+
+
+@pytest.mark.parametrize(
+    ("late", "state", "code"),
+    [
+        (False, State.CANCELED, "canceled"),
+        (True, State.FAILED, "deadline_exceeded"),
+    ],
+)
+def test_a_running_job_leaves_soon_when_it_is_canceled_or_late(
+    ledger: Ledger, objects: Objects, late: bool, state: State, code: str
+) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=1) if late else None
+    ledger.submit([parse_spec({"steps": [STEP], "deadline": deadline})])
+    claim = taken(ledger)
+    if not late:
+        threading.Timer(0.5, ledger.cancel, [Selection(ids=(claim.job_id,))]).start()
+    begun = time.monotonic()
+    job = run(ledger, objects, SlowLoop(), claim)
+    assert (job.state, job.error_code) == (state, code)
+    assert time.monotonic() - begun < 4, "the lease's renewal is not waited for"
