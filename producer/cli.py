@@ -10,7 +10,22 @@ from typing import Annotated
 
 import typer
 
-from producer.commands import demo, doctor, jobs, services, submit
+from producer.commands import (
+    batch,
+    bench,
+    demo,
+    doctor,
+    jobs,
+    keys,
+    models,
+    orders,
+    schedule,
+    serve,
+    services,
+    show,
+    submit,
+    sweep,
+)
 from producer.commands.output import err
 from storage.errors import JobFailed, LatentmillError, NotConfigured, NotFound, Unavailable
 
@@ -24,16 +39,26 @@ for command in (
     submit.img2img,
     submit.text2img,
     submit.chain,
+    sweep.sweep,
     jobs.jobs,
-    jobs.show,
+    show.show,
     jobs.wait,
     jobs.fetch,
+    orders.cancel,
+    orders.retry,
     services.up,
     services.migrate,
+    serve.serve,
     doctor.doctor,
     demo.demo,
 ):
     app.command()(command)
+
+app.add_typer(batch.app, name="batch", help="Whole datasets: submit, watch, account for every row.")
+app.add_typer(bench.app, name="bench", help="How fast this installation is, and why.")
+app.add_typer(keys.app, name="keys", help="Who may use the HTTP API.")
+app.add_typer(models.app, name="models", help="The models that jobs may name.")
+app.add_typer(schedule.app, name="schedule", help="Batches that are submitted by the clock.")
 
 # Its options are the worker's own: whatever follows is passed on, --help too.
 app.command(

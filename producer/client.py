@@ -1,21 +1,28 @@
 """The client: from requests to jobs in the ledger."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
 from celery import Celery
+from ulid import ULID
 
 from producer.job import Job
 from producer.request import Request, read_picture
+from storage.batches import Batches
 from storage.broker import celery_app, invite
-from storage.errors import BrokerUnavailable, InvalidSpec
-from storage.jobs import State
+from storage.errors import BrokerUnavailable, InvalidImage, InvalidSpec
+from storage.fetch import shown
+from storage.inputs import Input, check_input, is_url, read_input
+from storage.jobs import Cancellation, Selection, State, Submitted
 from storage.ledger import Ledger
-from storage.models import Model, find_model, load_models
+from storage.models import Model, check_chain, find_model, load_models
 from storage.objects import Objects
+from storage.schedules import Schedules
 from storage.settings import Settings, load_settings, require
 from storage.spec import Spec, parse_spec
 
@@ -30,9 +37,15 @@ class Around(TypedDict, total=False):
 
     key: str | None
     priority: int
+    #: An aware datetime, or ISO 8601 with an offset.
+    run_at: datetime | str | None
+    deadline: datetime | str | None
     max_attempts: int
     labels: Mapping[str, str]
     keep_steps: bool
+    #: Called with POST when the job has ended, signed with LATENTMILL_WEBHOOK_SECRET.
+    webhook_url: str | None
+    check_output: bool
 
 
 class Client:
@@ -47,6 +60,14 @@ class Client:
         return Ledger.open(require(self.settings, "database_url"))
 
     @cached_property
+    def batches(self) -> Batches:
+        return Batches.open(require(self.settings, "database_url"))
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        return Schedules.open(require(self.settings, "database_url"))
+
+    @cached_property
     def objects(self) -> Objects:
         return Objects.open(self.settings)
 
@@ -58,23 +79,37 @@ class Client:
     def models(self) -> dict[str, Model]:
         return load_models(self.settings)
 
-    def submit(self, what: Request | Sequence[Request], **around: Unpack[Around]) -> Job:
+    def submit(
+        self,
+        what: Request | Sequence[Request],
+        *,
+        batch: str | None = None,
+        **around: Unpack[Around],
+    ) -> Job:
         """Enter one job: a request, or a chain of them.
 
         Everything is checked before anything is stored. Raises InvalidSpec, InvalidImage,
         UnknownModel, KeyConflict, NotConfigured or Unavailable; then no job was made. A broker
         that is away is only a warning: workers look for work by themselves.
         """
-        (job,) = self._enter([_chain(what)], around)
+        (job,) = self._enter([_chain(what)], batch, around)
         return job
 
     def submit_many(
-        self, many: Iterable[Request | Sequence[Request]], **around: Unpack[Around]
+        self,
+        many: Iterable[Request | Sequence[Request]],
+        *,
+        batch: str | None = None,
+        **around: Unpack[Around],
     ) -> Iterator[Job]:
-        """Enter jobs as they come from an iterable, a few dozen at a time."""
+        """Enter jobs as they come from an iterable, a few dozen at a time.
+
+        They are one batch, of a new name if none is given: workers divide their time by batches.
+        """
+        batch = batch or str(ULID()).lower()
         rest = iter(many)
         while chunk := [_chain(what) for what in islice(rest, CHUNK)]:
-            yield from self._enter(chunk, around)
+            yield from self._enter(chunk, batch, around)
 
     def job(self, job_id: str) -> Job:
         """A job by its id, or the beginning of it; raises NotFound."""
@@ -85,54 +120,90 @@ class Client:
         *,
         state: State | None = None,
         label: tuple[str, str] | None = None,
+        batch: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> list[Job]:
         """Jobs, newest first; the last one's id as `before` gives the next page."""
-        found = self.ledger.jobs(state=state, label=label, limit=limit, before=before)
+        found = self.ledger.jobs(state=state, label=label, batch=batch, limit=limit, before=before)
         return [Job(self.ledger, self.objects, record) for record in found]
 
-    def _enter(self, chains: Sequence[Sequence[Request]], around: Around) -> list[Job]:
+    def cancel(
+        self, *ids: str, label: tuple[str, str] | None = None, batch: str | None = None
+    ) -> list[Cancellation]:
+        """End jobs: at once while they wait, at their next step boundary while they run.
+
+        Says what came of each id, or of each job of a label or a batch that had not ended. Raises
+        NotFound, and then ends none.
+        """
+        return self.ledger.cancel(Selection(ids=ids, label=label, batch=batch))
+
+    def retry(
+        self,
+        *ids: str,
+        label: tuple[str, str] | None = None,
+        batch: str | None = None,
+        error_code: str | None = None,
+    ) -> list[str]:
+        """Queue failed and canceled jobs again; returns their ids. Raises NotFound."""
+        chosen = Selection(ids=ids, label=label, batch=batch, error_code=error_code)
+        return self.ledger.retry(chosen)
+
+    def _enter(
+        self, chains: Sequence[Sequence[Request]], batch: str | None, around: Around
+    ) -> list[Job]:
         # What is not configured must come to light before anything is stored.
         _ = self.ledger, self.objects, self.broker
-        uploads: dict[str, tuple[bytes, str]] = {}
+        uploads: dict[str, Input] = {}
         specs = [self._spec(chain, around, uploads) for chain in chains]
-        for key, (data, kind) in uploads.items():
-            self.objects.put_once(key, data, kind)
-        ids = [submitted.id for submitted in self._submit(specs)]
+        for upload in uploads.values():
+            upload.store(self.objects)
+        ids = [submitted.id for submitted in self._submit(specs, batch)]
         return [self.job(job_id) for job_id in ids]
 
-    def _spec(
-        self, chain: Sequence[Request], around: Around, uploads: dict[str, tuple[bytes, str]]
-    ) -> Spec:
+    def _spec(self, chain: Sequence[Request], around: Around, uploads: dict[str, Input]) -> Spec:
         """The checked spec of a chain; its pictures join `uploads`."""
-        steps: list[dict[str, Any]] = []
+        steps: list[dict[str, Any]] = [request.step.model_dump() for request in chain]
         for index, request in enumerate(chain):
-            values = request.step.model_dump()
-            find_model(self.models, request.step.model, self.settings)
-            if request.picture is not None:
-                if index > 0:
-                    raise InvalidSpec(
-                        f"steps.{index}.image: a later step takes the picture of the step before"
-                    )
-                key, data, kind = read_picture(request.picture, self.settings.max_image_pixels)
-                uploads[key] = data, kind
-                values["image"] = key
-            steps.append(values)
+            if index > 0 and request.picture is not None:
+                raise InvalidSpec(
+                    f"steps.{index}.image: a later step takes the picture of the step before"
+                )
+        check_chain([request.step for request in chain], self.models, self.settings)
+        if chain and (found := self._input(chain[0])) is not None:
+            uploads[found.key] = found
+            steps[0]["image"] = found.key
+            size = found.width, found.height
+            check_chain([request.step for request in chain], self.models, self.settings, size)
         return parse_spec({"steps": steps, **around})
 
-    def _submit(self, specs: Sequence[Spec]) -> list[Any]:
-        pools: dict[str, list[int]] = {}
-        for index, spec in enumerate(specs):
-            model = find_model(self.models, spec.steps[0].model, self.settings)
-            pools.setdefault(model.pool, []).append(index)
-        found: dict[int, Any] = {}
-        for pool, indices in pools.items():
-            entered = self.ledger.submit((specs[i] for i in indices), pool)
-            found |= dict(zip(indices, entered, strict=True))
-            new = sum(submitted.created for submitted in entered)
-            self._invite(pool, min(new, INVITATIONS))
-        return [found[index] for index in range(len(specs))]
+    def _input(self, request: Request) -> Input | None:
+        """The picture that a job brings along, or names by a URL."""
+        most = self.settings.max_image_pixels
+        if request.picture is not None:
+            return read_picture(request.picture, most)
+        url = getattr(request.step, "image", None)
+        if url is None or not is_url(url):
+            return None
+        data = read_input(url, self.objects, self.settings)
+        try:
+            return check_input(data, most)
+        except InvalidImage as error:
+            raise InvalidImage(f"{shown(url)}: {error}") from None
+
+    def _submit(self, specs: Sequence[Spec], batch: str | None) -> list[Submitted]:
+        found = self.ledger.submit(specs, self._pool, batch)
+        new = Counter(
+            self._pool(spec)
+            for spec, submitted in zip(specs, found, strict=True)
+            if submitted.created
+        )
+        for pool, count in new.items():
+            self._invite(pool, min(count, INVITATIONS))
+        return found
+
+    def _pool(self, spec: Spec) -> str:
+        return find_model(self.models, spec.steps[0].model, self.settings).pool
 
     def _invite(self, pool: str, count: int) -> None:
         try:

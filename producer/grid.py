@@ -1,5 +1,6 @@
-"""Pictures side by side, each with its caption."""
+"""Pictures side by side, each with its caption, or one after another."""
 
+import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -29,12 +30,32 @@ def make_grid(
         # What is enlarged shows its pixels.
         smooth = max(picture.size) > side
         method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-        fitted = ImageOps.contain(picture.convert("RGB"), (side, side), method)
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        fitted = ImageOps.contain(upright, (side, side), method)
         sheet.paste(fitted, (left + (side - fitted.width) // 2, top + side - fitted.height))
         below = top + side + _MARGIN // 2
         for number, line in enumerate(lines):
             draw.text((left, below + number * _LINE), line, "black", font)
     return sheet
+
+
+def make_gif(pictures: Sequence[Image.Image], side: int = 256, seconds: float = 0.9) -> bytes:
+    """A GIF that shows each picture for so long, over and over; its sides are at most `side`.
+
+    A picture of another shape than the first stands on white.
+    """
+    uprights = [ImageOps.exif_transpose(picture).convert("RGB") for picture in pictures]
+    size = ImageOps.contain(uprights[0], (side, side)).size
+    frames = []
+    for picture in uprights:
+        smooth = picture.width > size[0] or picture.height > size[1]
+        method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+        frames.append(ImageOps.pad(picture, size, method, "white"))
+    out = io.BytesIO()
+    frames[0].save(
+        out, "GIF", save_all=True, append_images=frames[1:], duration=round(seconds * 1000), loop=0
+    )
+    return out.getvalue()
 
 
 def _wrapped(

@@ -11,12 +11,15 @@ from PIL import Image
 
 from storage import jobs
 from storage.errors import JobFailed, NotFound
-from storage.jobs import State
+from storage.inputs import is_url
+from storage.jobs import Cancellation, Selection, State
 from storage.ledger import Ledger
 from storage.objects import Objects
 
 #: Seconds between looks at the ledger: progress shows within a second, and SQL stays idle.
 POLL = 0.25
+#: What a caption tells beside the prompt.
+TOLD = ("strength", "guidance_scale")
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELED)
 
 
@@ -49,6 +52,11 @@ class Job:
         self.record = self._ledger.job(self.id)
         return self
 
+    def cancel(self) -> Cancellation:
+        """End it: at once while it waits, at its next step boundary while it runs."""
+        (answer,) = self._ledger.cancel(Selection(ids=(self.id,)))
+        return answer
+
     def wait(
         self, timeout: float | None = None, on_progress: Callable[["Job"], None] | None = None
     ) -> "Job":
@@ -80,6 +88,22 @@ class Job:
     def images(self) -> list[Image.Image]:
         """The pictures that were kept, in the order of their steps."""
         return [_decode(self._bytes(key)) for _, key in self.artifacts()]
+
+    def story(self) -> list[tuple[Image.Image, str]]:
+        """The input, if there is one, and the pictures that were kept, each with a caption."""
+        steps = self.record.spec.steps if self.record.spec else ()
+        key = getattr(steps[0], "image", None) if steps else None
+        if self.record.steps:
+            key = self.record.steps[0].details.get("input") or key
+        told: list[tuple[Image.Image, str]] = []
+        if key is not None and not is_url(key):
+            told.append((_decode(self._bytes(key)), "input"))
+        for index, artifact in self.artifacts():
+            prompt = steps[index].prompt if steps else f"step {index + 1}"
+            used = self.record.steps[index].details.get("options", {})
+            values = [f"{name} {used[name]:g}" for name in TOLD if used.get(name) is not None]
+            told.append((_decode(self._bytes(artifact)), ", ".join([prompt, *values])))
+        return told
 
     def artifacts(self) -> list[tuple[int, str]]:
         """Step and key of each picture in the bucket."""

@@ -2,36 +2,46 @@
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, BinaryIO, Required, TypedDict, Unpack
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from storage import spec
 from storage.errors import InvalidImage, InvalidSpec
-from storage.objects import input_key
-from storage.picture import EXTENSIONS, check_picture
+from storage.inputs import Input, check_input, is_url
+from storage.picture import most_bytes
 
-#: A path, the file's bytes, a PIL image, or the key of an object that is in the bucket already.
-Picture = str | PathLike[str] | bytes | Image.Image
+#: A path, the file's bytes, an open file, a PIL image, the key of an object that is in the bucket
+#: already, or an `https://…` or `s3://bucket/key` URL.
+Picture = str | PathLike[str] | bytes | BinaryIO | Image.Image
 
 #: Keys that latentmill gave out; any other text is a path.
 _KEY = re.compile(r"inputs/[0-9a-f]{64}\.[a-z]+|jobs/[0-9a-z]{26}/[\w.-]+")
 
 
 class StepValues(TypedDict, total=False):
-    """The fields that both kinds of step take; defaults are diffusers' own."""
+    """The fields that both kinds of step take; what is left open is the model's own."""
 
     model: Required[str]
     prompt: Required[str]
     negative_prompt: str
-    num_inference_steps: int
-    guidance_scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
     seed: int | None
     width: int | None
     height: int | None
     scheduler: str | dict[str, Any] | None
+    prompt_weighting: bool
+    #: Each `{"path": …, "weight": …}`, the path in the workers' folder for LoRAs.
+    loras: Sequence[Mapping[str, Any]]
+    aesthetic_score: float | None
+    negative_aesthetic_score: float | None
+    denoising_end: float | None
+    prior_guidance_scale: float | None
+    prior_num_inference_steps: int | None
 
 
 class Text2Img:
@@ -52,48 +62,57 @@ class Img2Img:
         self,
         *,
         image: Picture | None = None,
-        strength: float = 0.8,
+        strength: float | None = None,
+        denoising_start: float | None = None,
         **values: Unpack[StepValues],
     ) -> None:
-        if image is not None and not isinstance(image, str | PathLike | bytes | Image.Image):
+        is_known = isinstance(image, str | PathLike | bytes | Image.Image) or hasattr(image, "read")
+        if image is not None and not is_known:
             raise InvalidSpec(
-                f"image: a path, bytes, a PIL image or a key of the bucket, not"
+                "image: a path, bytes, an open file, a PIL image, a URL or a key of the bucket, not"
                 f" {type(image).__name__}"
             )
-        is_key = isinstance(image, str) and _KEY.fullmatch(image)
+        # What others can find too is the spec's; the rest has to be brought to the bucket.
+        is_named = isinstance(image, str) and (is_url(image) or _KEY.fullmatch(image))
         self.step: spec.Step = spec.make_step(
-            spec.Img2Img, image=image if is_key else None, strength=strength, **values
+            spec.Img2Img,
+            image=image if is_named else None,
+            strength=strength,
+            denoising_start=denoising_start,
+            **values,
         )
-        self.picture = None if is_key else image
+        self.picture = None if is_named else image
 
 
 Request = Text2Img | Img2Img
 
 
-def read_picture(picture: Picture, max_pixels: int) -> tuple[str, bytes, str]:
-    """A checked picture: its key in the bucket, its bytes and their content type.
-
-    Raises InvalidImage.
-    """
-    data, place = _bytes_of(picture, max_pixels)
+def read_picture(picture: Picture, max_pixels: int) -> Input:
+    """A checked picture, from wherever this process has it. Raises InvalidImage."""
+    most, place = most_bytes(max_pixels), ""
+    if isinstance(picture, bytes):
+        data = picture
+    elif isinstance(picture, Image.Image):
+        data = _png(picture)
+    elif isinstance(picture, str | PathLike):
+        data, place = _file(Path(picture), most), f"{picture}: "
+    else:
+        data = _open_file(picture, most)
+    if len(data) > most:
+        raise InvalidImage(
+            f"{place}image: it has more than {most} bytes: no picture of the"
+            f" {max_pixels} pixels that are allowed is as large"
+        )
     try:
-        info = check_picture(data, max_pixels)
+        return check_input(data, max_pixels)
     except InvalidImage as error:
         raise InvalidImage(f"{place}{error}") from None
-    kind = f"image/{info.format.lower()}"
-    return input_key(data, EXTENSIONS[info.format]), data, kind
 
 
-def _bytes_of(picture: Picture, max_pixels: int) -> tuple[bytes, str]:
-    if isinstance(picture, bytes):
-        return picture, ""
-    if isinstance(picture, Image.Image):
-        return _png(picture), ""
-    path = Path(picture)
-    most = max_pixels * _PIXEL_BYTES + _METADATA_BYTES
+def _file(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            return file.read(most + 1)
     except FileNotFoundError:
         raise InvalidImage(f"image: there is no file {str(path)!r}") from None
     except IsADirectoryError:
@@ -102,12 +121,16 @@ def _bytes_of(picture: Picture, max_pixels: int) -> tuple[bytes, str]:
         raise InvalidImage(f"image: {str(path)!r} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InvalidImage(f"image: {str(path)!r} is no path: {error}") from None
-    if len(data) > most:
-        raise InvalidImage(
-            f"image: {str(path)!r} has more than {most} bytes: no picture of the"
-            f" {max_pixels} pixels that are allowed is as large"
-        )
-    return data, f"{path}: "
+
+
+def _open_file(file: BinaryIO, most: int) -> bytes:
+    try:
+        data = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidImage(f"image: the open file cannot be read: {error}") from None
+    if not isinstance(data, bytes):
+        raise InvalidImage("image: the open file gives text: open it in binary mode, 'rb'")
+    return data
 
 
 def _png(image: Image.Image) -> bytes:
@@ -116,14 +139,13 @@ def _png(image: Image.Image) -> bytes:
         raise InvalidImage(f"image: a PIL image of mode {image.mode}: convert it to RGB first")
     out = io.BytesIO()
     try:
-        (image if mode == image.mode else image.convert(mode)).save(out, "PNG")
+        upright = ImageOps.exif_transpose(image)
+        (upright if mode == image.mode else upright.convert(mode)).save(out, "PNG")
     except (OSError, SyntaxError, ValueError) as error:  # its file may be broken, and read only now
         raise InvalidImage(f"image: the PIL image cannot be used: {error}") from None
     return out.getvalue()
 
 
-#: 16 bits in each of four channels, uncompressed, and room for profiles and thumbnails.
-_PIXEL_BYTES, _METADATA_BYTES = 8, 16 * 2**20
 #: The mode in which a PIL image is stored as PNG. The others have no one way to be seen.
 _STORED_AS = {
     **{mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},

@@ -111,8 +111,10 @@ def _device(settings: Settings, device: str | None) -> str:
 
 
 def _broker(settings: Settings, device: str | None) -> str:
-    broker.check(broker.celery_app(require(settings, "redis_url")))
-    return "answers"
+    app = broker.celery_app(require(settings, "redis_url"))
+    broker.check(app)
+    refused = sum(broker.refused(app).values())
+    return f"answers; {refused} messages were refused so far" if refused else "answers"
 
 
 def _bucket(settings: Settings, device: str | None) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from producer.job import Job
+from producer.job import Job, write_whole
 from storage.errors import InvalidSpec
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
@@ -26,3 +26,11 @@ def save(job: Job, path: Path, step: int | None = None) -> Path:
             f"output: {str(path)!r} cannot be written: {error.strerror};"
             f" the picture is kept: latentmill fetch {job.id}"
         ) from None
+
+
+def write(path: Path, data: bytes) -> Path:
+    """Write a file; raises InvalidSpec when the place cannot be written."""
+    try:
+        return write_whole(path, data)
+    except OSError as error:
+        raise InvalidSpec(f"output: {str(path)!r} cannot be written: {error.strerror}") from None

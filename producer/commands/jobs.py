@@ -1,13 +1,15 @@
-"""`jobs`, `show`, `wait` and `fetch`: look at jobs, and get their pictures."""
+"""`jobs`, `wait` and `fetch`: find jobs, and get their pictures."""
 
+import io
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 from rich.table import Column, Table
 
 from producer.client import Client
-from producer.commands.files import Force, require_free, save
+from producer.commands.files import Force, require_free, save, write
 from producer.commands.output import (
     AsJson,
     as_json,
@@ -16,28 +18,30 @@ from producer.commands.output import (
     print_json,
     raise_first,
     say,
+    state_of,
     watch,
-    when,
 )
 from producer.commands.submit import labels
+from producer.description import when
+from producer.grid import make_gif, make_grid
 from producer.job import Job
 from storage.errors import InvalidSpec, JobFailed, LatentmillError, NotFound
 from storage.jobs import State
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the beginning of it.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or beginnings of them.")]
 
 
 def jobs(
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="With name=value.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     before: Annotated[str | None, typer.Option(help="Only older than this id.")] = None,
     as_lines: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     pair = next(iter(labels([label]).items())) if label else None
-    found = Client().jobs(state=state, label=pair, limit=limit, before=before)
+    found = Client().jobs(state=state, label=pair, batch=batch, limit=limit, before=before)
     if as_lines:
         for job in found:
             print_json(as_json(job))
@@ -48,51 +52,16 @@ def jobs(
     table = Table(*columns, Column("prompt", no_wrap=True, ratio=1), box=None, expand=True)
     for job in found:
         record = job.record
+        created = (when(record.created_at) or "")[:16].replace("T", " ")
+        if record.spec is None:
+            table.add_row(job.id, state_of(job), "", "", created, f"? {record.unreadable}")
+            continue
         last = record.spec.steps[-1]
         table.add_row(
-            job.id, _state(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
-            (when(record.created_at) or "")[:16].replace("T", " "), _short(last.prompt),
+            job.id, state_of(job), f"{len(record.steps)}/{len(record.spec.steps)}", last.model,
+            created, _short(last.prompt),
         )  # fmt: skip
     out.print(table, markup=False)
-
-
-def show(job_id: JobId, as_lines: AsJson = False) -> None:
-    """Show all that is known about a job: its steps, and every attempt with its error."""
-    job = Client().job(job_id)
-    if as_lines:
-        print_json(as_json(job))
-        return
-    record = job.record
-    facts = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("job", job.id),
-        ("state", _state(job)),
-        ("error", record.error),
-        ("result", record.artifact),
-        ("attempts", f"{record.charged} of {record.max_attempts}"),
-        ("worker", record.worker),
-        ("created", when(record.created_at)),
-        ("finished", when(record.finished_at)),
-        ("labels", ", ".join(f"{k}={v}" for k, v in record.spec.labels.items())),
-    ):
-        if value:
-            facts.add_row(name, str(value))
-    out.print(facts, markup=False)
-    for index, step in enumerate(record.spec.steps):
-        done = next((s for s in record.steps if s.index == index), None)
-        out.print(f"\nstep {index + 1} of {len(record.spec.steps)}: {step.kind}", style="bold")
-        details = Table.grid(padding=(0, 2))
-        values = step.model_dump(exclude={"kind"}, exclude_none=True)
-        values |= {"artifact": done.artifact, **done.details} if done else {}
-        for name, value in values.items():
-            if value not in (None, "", []):
-                details.add_row(f"  {name}", str(value))
-        out.print(details, markup=False)
-    if any(attempt.error for attempt in record.attempts):
-        out.print("\nattempts", style="bold")
-        for attempt in record.attempts:
-            end = f"{attempt.error_code}: {attempt.error}" if attempt.error else "no error"
-            out.print(f"  {attempt.number}  {attempt.worker}  {end}", markup=False)
 
 
 def wait(
@@ -122,11 +91,26 @@ def fetch(
     all_steps: Annotated[
         bool, typer.Option("--all-steps", help="The kept pictures of every step.")
     ] = False,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid",
+            help="One picture of it all: inputs and kept steps, a row for each job; with -o"
+            " NAME.gif they follow each other.",
+        ),
+    ] = False,
     force: Force = False,
     as_lines: AsJson = False,
 ) -> None:
     """Download the pictures of jobs; those that have none do not keep the others back."""
     client = Client()
+    if grid:
+        path = fetch_grid([client.job(job_id).check() for job_id in job_ids], output, force)
+        if as_lines:
+            print_json({"ids": job_ids, "file": str(path)})
+        else:
+            say(str(path))
+        return
     wanted: list[tuple[Job, int | None, Path]] = []
     errors: list[LatentmillError] = []
     for job in [client.job(job_id) for job_id in job_ids]:
@@ -151,6 +135,29 @@ def fetch(
     raise_first(errors)
 
 
+def fetch_grid(jobs: list[Job], output: Path, force: bool) -> Path:
+    """Write what jobs began from and what they made into one picture; raises NotFound."""
+    for job in jobs:
+        if not job.ended:
+            raise NotFound(f"job {job.id} has no picture yet: it is {job.state}")
+    path = output if output.suffix and not output.is_dir() else output / f"{jobs[0].id}-grid.png"
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise InvalidSpec(f"output: {str(path)!r}: a grid is a .png or a .gif")
+    require_free(path, force)
+    rows = [job.story() for job in jobs]
+    if path.suffix.lower() == ".gif":
+        data = make_gif([picture for row in rows for picture, _ in row])
+    else:
+        columns = max(len(row) for row in rows)
+        blank = Image.new("RGB", (1, 1), "white"), ""
+        cells = [cell for row in rows for cell in [*row, *[blank] * (columns - len(row))]]
+        sheet = io.BytesIO()
+        pictures, captions = zip(*cells, strict=True)
+        make_grid(pictures, captions, columns).save(sheet, "PNG")
+        data = sheet.getvalue()
+    return write(path, data)
+
+
 def _pictures(job: Job, all_steps: bool) -> list[tuple[int | None, str]]:
     """Steps (None: the last) and file names of a job's pictures; raises JobFailed or NotFound."""
     if not job.check().ended:
@@ -158,11 +165,6 @@ def _pictures(job: Job, all_steps: bool) -> list[tuple[int | None, str]]:
     if not all_steps:
         return [(None, f"{job.id}.png")]
     return [(index, f"{job.id}-step-{index}.png") for index, _ in job.artifacts()]
-
-
-def _state(job: Job) -> str:
-    code = job.record.error_code
-    return f"{job.state} ({code})" if code else str(job.state)
 
 
 def _short(text: str, length: int = 80) -> str:

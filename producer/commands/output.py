@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from producer.description import describe
 from producer.job import Job
 from storage.errors import JobFailed, LatentmillError
 from storage.jobs import State
@@ -41,60 +41,18 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def when(seconds: float | None) -> str | None:
-    """A time of the ledger as ISO 8601, UTC."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+def state_of(job: Job) -> str:
+    """Its state, with what is still to be said about it."""
+    record = job.record
+    if record.cancel_requested and not job.ended:
+        return f"{job.state} (to be canceled)"
+    code = record.error_code
+    return f"{job.state} ({code})" if code and code != job.state else str(job.state)
 
 
 def as_json(job: Job) -> dict[str, Any]:
     """All that is known about a job, under stable names."""
-    record = job.record
-    return {
-        "id": record.id,
-        "state": record.state,
-        "error_code": record.error_code,
-        "error": record.error,
-        "warnings": job.warnings,
-        "artifact": record.artifact,
-        "attempt": record.attempt,
-        "max_attempts": record.max_attempts,
-        "priority": record.priority,
-        "pool": record.pool,
-        "worker": record.worker,
-        "progress": {
-            "step": record.step,
-            "steps": len(record.spec.steps),
-            "done": record.progress_done,
-            "total": record.progress_total,
-        },
-        "created_at": when(record.created_at),
-        "started_at": when(record.started_at),
-        "finished_at": when(record.finished_at),
-        "spec": record.spec.model_dump(mode="json"),
-        "steps": [
-            {
-                "index": step.index,
-                "artifact": step.artifact,
-                "carry_kind": step.carry_kind,
-                "finished_at": when(step.finished_at),
-                **step.details,
-            }
-            for step in record.steps
-        ],
-        "attempts": [
-            {
-                "number": attempt.number,
-                "worker": attempt.worker,
-                "started_at": when(attempt.started_at),
-                "ended_at": when(attempt.ended_at),
-                "error_code": attempt.error_code,
-                "error": attempt.error,
-            }
-            for attempt in record.attempts
-        ],
-    }
+    return describe(job.record)
 
 
 def watch(
@@ -184,7 +142,8 @@ def _bars(quiet: bool) -> Progress:
 
 
 def _show(bars: Progress, row: TaskID, job: Job) -> None:
-    record, steps = job.record, len(job.record.spec.steps)
+    record = job.record
+    steps = len(record.spec.steps) if record.spec else 1
     if record.state is not State.RUNNING:
         ended = {"total": 1, "completed": 1} if job.ended else {}
         bars.update(row, what=str(record.state), **ended)  # type: ignore[arg-type]

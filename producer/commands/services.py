@@ -13,34 +13,39 @@ from typing import Annotated
 import typer
 
 from producer.commands.output import AsJson, out, print_json, say
+from producer.commands.page import PORT, environment, running_page
 from storage.errors import NotConfigured, Unavailable
 from storage.ledger import Ledger
 from storage.objects import Objects
-from storage.settings import PREFIX, Settings, load_settings, require
+from storage.settings import Settings, load_settings, require
 
 #: Seconds until a worker that was just started must have reported itself.
 WORKER_START = 60.0
+#: Jobs in flight at once: their rows share calls, and while some are stored others are stepped.
+SLOTS = 16
 #: Without -P, a worker.py in the user's folder would be run instead.
 WORKER = (sys.executable, "-P", "-m", "worker")
-_SERVICES = {
-    f"{PREFIX}{field}"
-    for field in ("DATABASE_URL", "REDIS_URL", "S3_ENDPOINT_URL", "S3_BUCKET", "S3_REGION",
-                  "S3_ACCESS_KEY", "S3_SECRET_KEY")
-}  # fmt: skip
 
 
 def up(
     device: Annotated[str, typer.Option(help="The worker's device: cpu or ascend:N.")] = "cpu",
-    slots: Annotated[int, typer.Option(min=1, help="Jobs in flight at once.")] = 2,
+    slots: Annotated[int, typer.Option(min=1, help="Jobs in flight at once.")] = SLOTS,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The page's port; another if it is taken.")
+    ] = PORT,
     as_json: AsJson = False,
 ) -> None:
-    """Run everything on this machine: broker, object store, database and one worker."""
-    with running_mill(load_settings().home, device, slots) as (settings, process):
+    """Run everything on this machine: broker, object store, database, one worker, the web page."""
+    with (
+        running_mill(load_settings().home, device, slots) as (settings, process),
+        running_page(settings, port) as page,
+    ):
         parts = {
             "home": str(settings.home),
             "broker": require(settings, "redis_url"),
             "objects": f"{settings.s3_endpoint_url}, bucket {settings.s3_bucket}",
             "ledger": require(settings, "database_url"),
+            "page": page or "needs packages that are not here: pip install 'latentmill[api]'",
             "worker": f"{device}, {slots} slots; log: {settings.home / 'logs' / 'worker.log'}",
         }
         if as_json:
@@ -58,20 +63,18 @@ def up(
 
 @contextmanager
 def running_mill(
-    home: Path, device: str = "cpu", slots: int = 2
+    home: Path, device: str = "cpu", slots: int = SLOTS
 ) -> Iterator[tuple[Settings, "subprocess.Popen[bytes]"]]:
     """The embedded stack with one worker that is ready; all of it ends with the block."""
     from storage.embedded.process import running_process
     from storage.embedded.stack import running_stack
 
-    _require_worker()
+    require_worker()
     with running_stack(home) as settings:
         ledger = Ledger.open(require(settings, "database_url"))
         log = settings.home / "logs" / "worker.log"
         command = [*WORKER, "--device", device, "--slots", str(slots)]
-        # Services of the environment would be stronger than those of the home.
-        env = {name: value for name, value in os.environ.items() if name not in _SERVICES}
-        env["LATENTMILL_HOME"] = str(settings.home)
+        env = environment(settings.home)
         begun = time.time()
         try:
             with running_process(command, log, env) as process:
@@ -87,8 +90,8 @@ def running_mill(
 
 
 def worker(context: typer.Context) -> None:
-    """Run one worker process: see `latentmill worker --help`."""
-    _require_worker()
+    """Run a worker for each device: see `latentmill worker --help`."""
+    require_worker()
     os.execv(sys.executable, [*WORKER, *context.args])
 
 
@@ -106,7 +109,8 @@ def migrate(as_json: AsJson = False) -> None:
     out.print(f"The database {what}; the bucket is there.", highlight=False)
 
 
-def _require_worker() -> None:
+def require_worker() -> None:
+    """Raises NotConfigured where there is no engine."""
     if importlib.util.find_spec("mindspore") is None:
         raise NotConfigured(
             "workers need MindSpore, which is not installed: pip install 'latentmill[worker]'"

@@ -9,6 +9,7 @@ import typer
 from producer.client import Client
 from producer.commands.files import Force, require_free, save
 from producer.commands.output import AsJson, as_json, out, print_json, say, warnings_as_lines, watch
+from producer.commands.times import Deadline, RunAt, times
 from producer.request import Img2Img, Request, Text2Img
 from storage.errors import InvalidSpec, JobFailed
 
@@ -16,18 +17,38 @@ from storage.errors import InvalidSpec, JobFailed
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="What the picture should show.")]
 Negative = Annotated[str, typer.Option("--negative-prompt", "-n", help="What it should not.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="An alias of models.toml.")]
+# Left open, these three are the model's own.
 Strength = Annotated[
-    float, typer.Option("--strength", "-s", help="How far from the input: 0 to 1.")
+    float | None, typer.Option("--strength", "-s", help="How far from the input: 0 to 1.")
 ]
-Steps = Annotated[int, typer.Option("--steps", help="num_inference_steps: 1 to 1000.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="num_inference_steps: 1 to 1000.")]
 Guidance = Annotated[
-    float, typer.Option("--guidance", "-g", help="guidance_scale; 1 and below: none.")
+    float | None, typer.Option("--guidance", "-g", help="guidance_scale; 1 and below: none.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same picture. Default: drawn.")]
 Width = Annotated[int | None, typer.Option(help="Pixels, a multiple of 8. Default: the input's.")]
 Height = Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")]
 SchedulerName = Annotated[
     str | None, typer.Option("--scheduler", help="A class name, or JSON with its fields.")
+]
+# What only some models have.
+Loras = Annotated[
+    list[str],
+    typer.Option("--lora", help="FILE or FILE=WEIGHT, of the workers' folder; may be repeated."),
+]
+Weighting = Annotated[
+    bool,
+    typer.Option("--prompt-weighting", help="(word:1.3) weighs a word."),
+]
+AestheticScore = Annotated[float | None, typer.Option(help="SDXL's refiner: 0 to 10.")]
+NegativeAestheticScore = Annotated[float | None, typer.Option(help="SDXL's refiner: 0 to 10.")]
+PriorGuidance = Annotated[
+    float | None,
+    typer.Option("--prior-guidance", help="Kandinsky's prior_guidance_scale."),
+]
+PriorSteps = Annotated[
+    int | None,
+    typer.Option("--prior-steps", help="Kandinsky's prior_num_inference_steps."),
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="A file, or a folder. Default: <job id>.png")
@@ -40,20 +61,30 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Say the job's id and le
 
 
 def img2img(
-    image: Annotated[Path, typer.Argument(help="The picture to begin from.")],
+    image: Annotated[
+        str, typer.Argument(help="The picture to begin from: a file, https://… or s3://bucket/key.")
+    ],
     prompt: Prompt,
     negative_prompt: Negative = "",
     model: ModelName = "demo",
-    strength: Strength = 0.8,
-    steps: Steps = 50,
-    guidance: Guidance = 7.5,
+    strength: Strength = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
     seed: Seed = None,
     width: Width = None,
     height: Height = None,
     scheduler: SchedulerName = None,
+    lora: Loras = [],  # noqa: B006
+    prompt_weighting: Weighting = False,
+    aesthetic_score: AestheticScore = None,
+    negative_aesthetic_score: NegativeAestheticScore = None,
+    prior_guidance: PriorGuidance = None,
+    prior_steps: PriorSteps = None,
     label: Label = [],  # noqa: B006  (typer copies it)
     key: Key = None,
     priority: Priority = 0,
+    run_at: RunAt = None,
+    deadline: Deadline = None,
     max_attempts: MaxAttempts = 3,
     output: Output = None,
     force: Force = False,
@@ -64,25 +95,39 @@ def img2img(
     request = Img2Img(
         image=image, model=model, prompt=prompt, negative_prompt=negative_prompt,
         strength=strength, num_inference_steps=steps, guidance_scale=guidance, seed=seed,
-        width=width, height=height, scheduler=_scheduler(scheduler),
+        width=width, height=height, scheduler=_scheduler(scheduler), loras=_loras(lora),
+        prompt_weighting=prompt_weighting, aesthetic_score=aesthetic_score,
+        negative_aesthetic_score=negative_aesthetic_score, prior_guidance_scale=prior_guidance,
+        prior_num_inference_steps=prior_steps,
     )  # fmt: skip
-    around = {"labels": labels(label), "key": key, "priority": priority}
-    _run([request], {**around, "max_attempts": max_attempts}, output, force, no_wait, as_json)
+    around = {
+        "labels": labels(label), "key": key, "priority": priority, "max_attempts": max_attempts,
+        **times(run_at, deadline),
+    }  # fmt: skip
+    _run([request], around, output, force, no_wait, as_json)
 
 
 def text2img(
     prompt: Prompt,
     negative_prompt: Negative = "",
     model: ModelName = "demo",
-    steps: Steps = 50,
-    guidance: Guidance = 7.5,
+    steps: Steps = None,
+    guidance: Guidance = None,
     seed: Seed = None,
     width: Width = None,
     height: Height = None,
     scheduler: SchedulerName = None,
+    lora: Loras = [],  # noqa: B006
+    prompt_weighting: Weighting = False,
+    aesthetic_score: AestheticScore = None,
+    negative_aesthetic_score: NegativeAestheticScore = None,
+    prior_guidance: PriorGuidance = None,
+    prior_steps: PriorSteps = None,
     label: Label = [],  # noqa: B006
     key: Key = None,
     priority: Priority = 0,
+    run_at: RunAt = None,
+    deadline: Deadline = None,
     max_attempts: MaxAttempts = 3,
     output: Output = None,
     force: Force = False,
@@ -93,10 +138,15 @@ def text2img(
     request = Text2Img(
         model=model, prompt=prompt, negative_prompt=negative_prompt, num_inference_steps=steps,
         guidance_scale=guidance, seed=seed, width=width, height=height,
-        scheduler=_scheduler(scheduler),
+        scheduler=_scheduler(scheduler), loras=_loras(lora), prompt_weighting=prompt_weighting,
+        aesthetic_score=aesthetic_score, negative_aesthetic_score=negative_aesthetic_score,
+        prior_guidance_scale=prior_guidance, prior_num_inference_steps=prior_steps,
     )  # fmt: skip
-    around = {"labels": labels(label), "key": key, "priority": priority}
-    _run([request], {**around, "max_attempts": max_attempts}, output, force, no_wait, as_json)
+    around = {
+        "labels": labels(label), "key": key, "priority": priority, "max_attempts": max_attempts,
+        **times(run_at, deadline),
+    }  # fmt: skip
+    _run([request], around, output, force, no_wait, as_json)
 
 
 def chain(
@@ -107,6 +157,8 @@ def chain(
             ' "prompt": …}, {"kind": "img2img", …}], "keep_steps": true, …}.'
         ),
     ],
+    run_at: RunAt = None,
+    deadline: Deadline = None,
     output: Output = None,
     force: Force = False,
     no_wait: NoWait = False,
@@ -115,10 +167,10 @@ def chain(
     """Run steps one after another, each from the result of the one before.
 
     Steps that share a VAE hand over the latent itself. The first step's image is a path, taken
-    from the folder of the file.
+    from the folder of the file, or a URL.
     """
     requests, around = read_chain(spec)
-    _run(requests, around, output, force, no_wait, as_json)
+    _run(requests, {**around, **times(run_at, deadline)}, output, force, no_wait, as_json)
 
 
 def read_chain(file: Path) -> tuple[list[Request], dict[str, Any]]:
@@ -165,6 +217,18 @@ def _scheduler(text: str | None) -> str | dict[str, Any] | None:
         found: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise InvalidSpec(f"scheduler: not JSON: {error}") from None
+    return found
+
+
+def _loras(texts: list[str]) -> list[dict[str, Any]]:
+    """LoRAs from `FILE` or `FILE=WEIGHT`; raises InvalidSpec."""
+    found = []
+    for text in texts:
+        path, given, weight = text.rpartition("=")
+        try:
+            found.append({"path": path, "weight": float(weight)} if given else {"path": text})
+        except ValueError:
+            raise InvalidSpec(f"lora: {text!r} is not of the form FILE=WEIGHT") from None
     return found
 
 

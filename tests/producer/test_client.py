@@ -24,6 +24,7 @@ from storage.errors import (
 )
 from storage.jobs import State
 from storage.settings import Settings
+from tests.web import make_certificate, name_hosts, running_web, send
 
 RED: dict[str, Any] = {"model": "demo", "prompt": "a red apple"}
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
@@ -93,7 +94,7 @@ def test_the_same_key_gives_the_same_job(client: Client) -> None:
         ([Img2Img(image="nowhere.png", **RED)], {}, InvalidImage, "no file 'nowhere.png'"),
         ([Text2Img(**RED), Text2Img(**RED)], {}, InvalidSpec, "text2img can only begin a chain"),
         ([Text2Img(**RED), Img2Img(image=b"", **RED)], {}, InvalidSpec, "steps.1.image"),
-        ([Text2Img(model="sd51", prompt="")], {}, UnknownModel, "did you mean sd15?"),
+        ([Text2Img(model="sd51", prompt="")], {}, UnknownModel, "did you mean sd"),
         ([Text2Img(**RED)], {"priority": 101}, InvalidSpec, "priority: "),
         ([Text2Img(**RED)], {"labels": {"": "x"}}, InvalidSpec, "labels"),
         ([Text2Img(**RED)], {"colour": "red"}, InvalidSpec, "colour: no such field"),
@@ -166,6 +167,73 @@ def test_importing_the_producer_loads_no_engine() -> None:
     code = "import sys, producer, producer.cli; print({'mindspore', 'numpy'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
+
+
+def test_a_picture_that_a_url_names_is_brought_to_the_bucket(
+    settings: Settings, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    name_hosts(monkeypatch, {"pictures.test": ["127.0.0.1"]})
+    client = with_settings(settings, allow_private_urls=("pictures.test",))
+    answers = {"/cat": send(picture.read_bytes()), "/text": send(b"no picture")}
+    with running_web(answers, certificate) as port:
+        site = f"https://pictures.test:{port}"
+        job = client.submit(Img2Img(image=f"{site}/cat?sig=secret", **RED))
+        with pytest.raises(InvalidImage, match="/text: image: it is none of PNG"):
+            client.submit(Img2Img(image=f"{site}/text", **RED))
+    assert "secret" not in job.record.spec.model_dump_json()
+    key = str(job.record.spec.model_dump()["steps"][0]["image"])
+    assert key.startswith("inputs/")
+    assert client.objects.get(key) == picture.read_bytes()
+    with pytest.raises(InvalidImage, match="not on the public internet"):
+        Client(settings).submit(Img2Img(image=f"{site}/cat", **RED))
+
+
+def test_a_picture_of_another_bucket_is_read_where_the_owner_named_it(
+    settings: Settings, picture: Path
+) -> None:
+    other = Client(Settings.model_validate({**settings.model_dump(), "s3_bucket": "scans"}))
+    other.objects.ensure_bucket()
+    other.objects.put("batches/x/cat.png", picture.read_bytes(), "image/png")
+    request = Img2Img(image="s3://scans/batches/x/cat.png", **RED)
+    with pytest.raises(InvalidSpec, match="LATENTMILL_INPUT_BUCKETS can name more"):
+        Client(settings).submit(request)
+    client = with_settings(settings, input_buckets=("scans",))
+    assert client.submit(request).state is State.QUEUED
+    for missing in ("s3://scans/batches/x/dog.png", "s3://scans/"):
+        with pytest.raises(InvalidImage, match="there is no object 's3://scans/"):
+            client.submit(Img2Img(image=missing, **RED))
+
+
+@pytest.mark.parametrize(
+    ("second", "values", "sentence"),
+    [
+        ("big", {}, "steps.1.model: 'big' is of pool 'large', but the chain's first, 'small'"),
+        ("small", {"width": 80}, "steps.1.width: model small allows sides of at most 64"),
+        ("small", {"strength": 0.1}, "strength 0.1 of 4 steps leaves no step to run"),
+    ],
+)
+def test_what_a_chain_s_models_do_not_allow_enters_nothing(
+    settings: Settings, picture: Path, second: str, values: dict[str, Any], sentence: str
+) -> None:
+    settings.home.mkdir(exist_ok=True)
+    (settings.home / "models.toml").write_text(
+        '[small]\nsource = "a/b"\nmax_side = 64\nnum_inference_steps = 4\n'
+        '[big]\nsource = "a/b"\npool = "large"\n'
+    )
+    client = Client(settings)
+    chain = [
+        Img2Img(model="small", prompt="", image=picture),
+        Img2Img(model=second, prompt="", **values),
+    ]
+    with pytest.raises(InvalidSpec) as caught:
+        client.submit(chain)
+    assert sentence in str(caught.value)
+    large = Image.new("RGB", (100, 64))
+    with pytest.raises(InvalidSpec, match=r"steps.0.width: .*at most 64 \(got 96\)"):
+        client.submit(Img2Img(model="small", prompt="", image=large))
+    assert sum(client.ledger.counts().values()) == 0
 
 
 def test_pictures_of_pil_are_stored_once(client: Client) -> None:

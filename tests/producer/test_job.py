@@ -27,7 +27,7 @@ def test_waiting_ends_with_the_job_and_shows_its_progress_on_the_way(job: Job, h
     def work() -> None:
         time.sleep(0.4)
         claim = hand.claim()
-        hand.ledger.progress(claim, step=0, done=3, total=50)
+        hand.ledger.progress([(claim, 0, 3, 50)])
         time.sleep(0.6)
         hand.finish_step(claim, 0)
         hand.finish_step(claim, 1)

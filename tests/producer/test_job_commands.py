@@ -1,6 +1,7 @@
 """`jobs`, `show`, `wait` and `fetch` as a user types them."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from producer import Client, Img2Img, Job, Text2Img
 from tests.producer.conftest import Hand, Run
@@ -63,8 +65,8 @@ def test_show_tells_every_attempt_with_its_error(run: Run, chain: Job, hand: Han
     hand.ledger.fail(hand.claim(), code="device_failed", message="[lost] card", retry_in=0)
     hand.fail("invalid_model", "it has no weights")
     said = " ".join(run("show", chain.id).out.split())
-    assert "1 by-hand device_failed: [lost] card" in said
-    assert "2 by-hand invalid_model: it has no weights" in said
+    assert re.search(r" 1 by-hand \S+ [\d.]+ s, device_failed: \[lost\] card 2 by-hand ", said)
+    assert said.endswith("invalid_model: it has no weights")
     assert "failed (invalid_model)" in said
 
 
@@ -168,3 +170,33 @@ def test_a_job_without_a_picture_does_not_keep_the_others_back(
     assert "no luck" in ended.err
     assert f"job {queued} has no picture yet: it is queued" in ended.err
     assert run("fetch", queued).status == 4
+
+
+def test_a_grid_shows_the_input_and_every_kept_step(
+    run: Run, client: Client, hand: Hand, picture: Path
+) -> None:
+    chain = [
+        Img2Img(model="demo", image=picture, prompt="a cat"),
+        Img2Img(model="demo", prompt="b"),
+    ]
+    kept = client.submit(chain, keep_steps=True)
+    hand.succeed()
+    single = client.submit(Text2Img(model="demo", prompt="a dog"))
+    hand.succeed()
+    assert run("fetch", kept.id, single.id, "--grid", "-o", "strip.png").status == 0
+    with Image.open("strip.png") as strip:
+        assert strip.width == 3 * (256 + 12) + 12
+    moving = run("fetch", kept.id, "--grid", "-o", "chain.gif", "--json")
+    assert json.loads(moving.out)["file"] == "chain.gif"
+    with Image.open("chain.gif") as frames:
+        assert frames.n_frames == 3  # type: ignore[attr-defined]
+    assert run("fetch", kept.id, "--grid").out.strip() == f"{kept.id}-grid.png"
+    again = run("fetch", kept.id, "--grid", "-o", "chain.gif")
+    assert (again.status, "is there already" in again.err) == (2, True)
+    assert "a .png or a .gif" in run("fetch", kept.id, "--grid", "-o", "x.jpg").err
+
+
+def test_a_grid_of_a_job_that_has_not_ended_is_refused(run: Run, client: Client) -> None:
+    job = client.submit(Text2Img(model="demo", prompt="a dog"))
+    ended = run("fetch", job.id, "--grid")
+    assert (ended.status, "has no picture yet" in ended.err) == (4, True)

@@ -69,19 +69,29 @@ def test_no_wait_says_the_id_and_leaves(run: Run, client: Client, picture: Path)
     ended = run("img2img", picture, "-p", "x", "--no-wait", "--label", "set=fruit",
                 "--strength", 0.6, "--steps", 30, "--guidance", 4, "--seed", 7, "--width", 64,
                 "--height", 32, "--scheduler", "DDIMScheduler", "--priority", 5,
-                "--max-attempts", 2, "--key", "k", "-n", "blurry")  # fmt: skip
+                "--max-attempts", 2, "--key", "k", "-n", "blurry", "--lora", "ink.safetensors=0.8",
+                "--lora", "a=b/c.safetensors=2", "--prompt-weighting", "--aesthetic-score", 6.5,
+                "--negative-aesthetic-score", 2, "--prior-guidance", 3,
+                "--prior-steps", 9)  # fmt: skip
     assert ended.status == 0
     assert ID.fullmatch(ended.out.strip())
     spec = client.job(ended.out.strip()).record.spec
     assert spec.model_dump(exclude={"steps"}) == {
         "key": "k", "priority": 5, "max_attempts": 2, "labels": {"set": "fruit"},
-        "keep_steps": False,
+        "keep_steps": False, "check_output": True, "run_at": None, "deadline": None,
+        "webhook_url": None,
     }  # fmt: skip
-    step = spec.steps[0].model_dump(exclude={"image"})
+    step = spec.steps[0].model_dump(exclude={"image"}, exclude_defaults=True) | {"kind": "img2img"}
     assert step == {
         "kind": "img2img", "model": "demo", "prompt": "x", "negative_prompt": "blurry",
         "num_inference_steps": 30, "guidance_scale": 4.0, "seed": 7, "width": 64, "height": 32,
-        "scheduler": "DDIMScheduler", "strength": 0.6,
+        "scheduler": "DDIMScheduler", "strength": 0.6, "prompt_weighting": True,
+        "loras": (
+            {"path": "ink.safetensors", "weight": 0.8},
+            {"path": "a=b/c.safetensors", "weight": 2.0},
+        ),
+        "aesthetic_score": 6.5, "negative_aesthetic_score": 2.0, "prior_guidance_scale": 3.0,
+        "prior_num_inference_steps": 9,
     }  # fmt: skip
 
 
@@ -89,11 +99,16 @@ def test_no_wait_says_the_id_and_leaves(run: Run, client: Client, picture: Path)
     ("options", "sentence"),
     [
         (["--strength", "1.5"], "strength: Input should be less than or equal to 1"),
-        (["--strength", "0.001"], "leaves no step to run: it must be at least 0.02"),
+        (
+            ["--strength", "0.01", "--steps", "50"],
+            "leaves no step to run: it must be at least 0.02",
+        ),
         (["--steps", "0"], "num_inference_steps: "),
         (["--width", "65"], "width: Input should be a multiple of 8"),
-        (["--model", "dem"], "model: 'dem' is not known (known: demo, sd15); did you mean demo?"),
+        (["--model", "dem"], "did you mean demo?"),
         (["--scheduler", "Euler"], "scheduler: 'Euler' is not one of DDIMScheduler"),
+        (["--lora", "ink=much"], "lora: 'ink=much' is not of the form FILE=WEIGHT"),
+        (["--prior-steps", "0"], "prior_num_inference_steps: "),
         (["--scheduler", "{"], "scheduler: not JSON"),
         (["--label", "fruit"], "label: 'fruit' is not of the form name=value"),
         (["--no-wait", "-o", "x.png"], "output: --no-wait leaves before there is a picture"),
