@@ -1,163 +1,199 @@
-"""Loads and runs a checkpoint of Stable Diffusion 1.5's size, with random weights.
+"""Loads and runs checkpoints of published size, with random float16 weights.
 
-    python benchmarks/full_size.py [float16|float32]
+    python -m benchmarks.full_size [sd15|sd21|sdxl|sdxl-refiner|kandinsky22] [--dtype float16]
+        [--size 512] [--steps 2] [--load-only]
 
-Writes it into a temporary folder (2 or 4 GB), then measures in a fresh process: seconds to load,
-peak memory against the weights' size, seconds to compile, seconds a step at 512x512.
+Writes the checkpoint into a temporary folder (2 to 10 GB) from its published configuration, then
+measures in a fresh process: seconds to load strictly, peak memory against the weights' size, and
+seconds of each stage, first (with compiling) and next.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-MODEL_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.6.0",
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "tests" / "reference" / "published"
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+
+EULER = {
+    "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "num_train_timesteps": 1000, "steps_offset": 1,
+    "timestep_spacing": "leading",
+}  # fmt: skip
+DDPM = {
+    "_class_name": "DDPMScheduler", "beta_end": 0.012, "beta_schedule": "linear",
+    "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
+    "sample_max_value": 2.0, "thresholding": True, "variance_type": "learned_range",
+}  # fmt: skip
+UNCLIP = {
+    "_class_name": "UnCLIPScheduler", "clip_sample": True, "clip_sample_range": 5.0,
+    "num_train_timesteps": 1000, "prediction_type": "sample", "variance_type": "fixed_small_log",
+}  # fmt: skip
+#: The pipeline's class, its scheduler, and what else `model_index.json` says.
+FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "sd15": ("StableDiffusionPipeline", EULER, {}),
+    "sd21": ("StableDiffusionPipeline", EULER | {"prediction_type": "v_prediction"}, {}),
+    "sdxl": ("StableDiffusionXLPipeline", EULER, {"force_zeros_for_empty_prompt": True}),
+    "sdxl-refiner": (
+        "StableDiffusionXLImg2ImgPipeline",
+        EULER,
+        {"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
+    ),
+    "kandinsky22": ("KandinskyV22Pipeline", DDPM, {}),
+    "kandinsky22-prior": ("KandinskyV22PriorPipeline", UNCLIP, {}),
 }
-UNET = {
-    "_class_name": "UNet2DConditionModel",
-    "_diffusers_version": "0.6.0",
-    "act_fn": "silu",
-    "attention_head_dim": 8,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "center_input_sample": False,
-    "cross_attention_dim": 768,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "in_channels": 4,
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05,
-    "norm_num_groups": 32,
-    "out_channels": 4,
-    "sample_size": 64,
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}
-VAE = {
-    "_class_name": "AutoencoderKL",
-    "_diffusers_version": "0.6.0",
-    "act_fn": "silu",
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "in_channels": 3,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "out_channels": 3,
-    "sample_size": 512,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
-TEXT_ENCODER = {
-    "architectures": ["CLIPTextModel"],
-    "eos_token_id": 2,
-    "hidden_act": "quick_gelu",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "layer_norm_eps": 1e-05,
-    "max_position_embeddings": 77,
-    "model_type": "clip_text_model",
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "vocab_size": 49408,
-}
+#: Image encoders are used with the prior alone.
+PROCESSOR = {"crop_size": 224, "size": 224}
 
 
 def main() -> None:
-    dtype = sys.argv[1] if len(sys.argv) > 1 else "float16"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="?", default="sd15", choices=list(FAMILIES)[:-1])
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"))
+    parser.add_argument("--size", type=int, default=512, help="pixels a side")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--load-only", action="store_true")
+    parser.add_argument(
+        "--folder", type=Path, help="the checkpoint: written there if it is not there, and kept"
+    )
+    given = parser.parse_args()
+    if given.folder and (given.folder / "model_index.json").exists():
+        measure(given)
+        return
     with tempfile.TemporaryDirectory() as temporary:
-        for command in ("write", "measure"):
-            subprocess.run([sys.executable, __file__, command, temporary, dtype], check=True)
+        target = given.folder or Path(temporary) / given.name
+        for name in [given.name, *(["kandinsky22-prior"] if given.name == "kandinsky22" else [])]:
+            place = str(target if name == given.name else target.with_name(name))
+            code = f"from benchmarks.full_size import write; write({name!r}, {place!r})"
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+        again = [*sys.argv[1:], "--folder", str(target)]
+        subprocess.run([sys.executable, "-m", "benchmarks.full_size", *again], check=True, cwd=ROOT)
 
 
-def write(folder: Path, dtype: str) -> None:
+def write(name: str, path: str) -> None:
+    """A checkpoint with drawn float16 weights, in the published layout."""
+    from tiny import write_tokenizer
+
+    folder = Path(path)
+    configs: dict[str, dict[str, Any]] = json.loads((PUBLISHED / f"{name}.json").read_text())
+    kind, scheduler, extra = FAMILIES[name]
+    index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": "0.30.0", **extra}
+    folder.mkdir(parents=True, exist_ok=True)
+    for component, config in configs.items():
+        library = "diffusers" if "_class_name" in config else "transformers"
+        index[component] = [library, config.get("_class_name") or config["architectures"][0]]
+        write_json(folder / component / "config.json", config)
+        stem = "diffusion_pytorch_model" if library == "diffusers" else "model"
+        tensors = {key: draw(shape) for key, shape in shapes(component, config).items()}
+        save_file(tensors, folder / component / f"{stem}.safetensors")
+        if component.startswith("text_encoder"):
+            tokenizer = component.replace("text_encoder", "tokenizer")
+            index[tokenizer] = ["transformers", "CLIPTokenizer"]
+            write_tokenizer(folder / tokenizer)
+        if component == "image_encoder":
+            index["image_processor"] = ["transformers", "CLIPImageProcessor"]
+            write_json(folder / "image_processor" / "preprocessor_config.json", PROCESSOR)
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(folder / "model_index.json", index)
+
+
+def shapes(component: str, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The weights' names and shapes, which a test compares with the reference's."""
     from worker.diffusion.models import (
-        ClipTextConfig,
-        ClipTextModel,
-        UNet,
-        UNetConfig,
-        Vae,
-        VaeConfig,
+        clip_text,
+        clip_vision,
+        kandinsky_unet,
+        movq,
+        prior,
+        unet,
+        vae,
     )
 
-    vae = Vae(VaeConfig.from_dict(VAE))
-    cells = {
-        "unet": (UNET, [UNet(UNetConfig.from_dict(UNET))]),
-        "vae": (VAE, [vae.encoder, vae.decoder]),
-        "text_encoder": (TEXT_ENCODER, [ClipTextModel(ClipTextConfig.from_dict(TEXT_ENCODER))]),
+    kinds = {
+        "UNet2DConditionModel": (unet.UNet, unet.UNetConfig),
+        "AutoencoderKL": (vae.Vae, vae.VaeConfig),
+        "VQModel": (movq.Movq, movq.MovqConfig),
+        "PriorTransformer": (prior.Prior, prior.PriorConfig),
+        "CLIPTextModel": (clip_text.ClipTextModel, clip_text.ClipTextConfig),
+        "CLIPTextModelWithProjection": (
+            clip_text.ClipTextModelWithProjection,
+            clip_text.ClipTextConfig,
+        ),
+        "CLIPVisionModelWithProjection": (
+            clip_vision.ClipVisionModelWithProjection,
+            clip_vision.ClipVisionConfig,
+        ),
     }
-    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX))
-    for name, (config, parts) in cells.items():
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(config))
-        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
-        tensors = {
-            key: draw(parameter.shape).astype(dtype)
-            for part in parts
-            for key, parameter in part.parameters_and_names()
-        }
-        save_file(tensors, folder / name / f"{stem}.safetensors")
+    name = config.get("_class_name") or config["architectures"][0]
+    if config.get("encoder_hid_dim_type") == "image_proj":
+        build, read = kandinsky_unet.KandinskyUNet, kandinsky_unet.KandinskyUNetConfig
+    else:
+        build, read = kinds[name]
+    model = build(read.from_dict(config))
+    cells = [model.encoder, model.decoder] if component in ("vae", "movq") else [model]
+    return {key: p.shape for cell in cells for key, p in cell.parameters_and_names()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1), "utf-8")
 
 
 def draw(shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:
-        return np.ones(shape, np.float32)
+        return np.ones(shape, np.float16)
     fan_in = int(np.prod(shape[1:]))
     numbers = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return numbers / np.float32(fan_in**0.5)
+    return (numbers / np.float32(fan_in**0.5)).astype(np.float16)
 
 
-def measure(folder: Path, dtype: str) -> None:
-    import mindspore as ms
+def measure(given: argparse.Namespace) -> None:
+    from PIL import Image
 
-    from worker.diffusion.checkpoint import Checkpoint
-    from worker.diffusion.models import load_text_encoder, load_unet, load_vae
+    from worker.diffusion import Pipeline
 
+    options: dict[str, Any] = {}
+    folders = [given.folder]
+    if given.name == "kandinsky22":
+        folders.append(given.folder.with_name("kandinsky22-prior"))
+        options["prior"] = folders[1]
+    files = [file for folder in folders for file in folder.glob("*/*.safetensors")]
+    width = 2 if given.dtype == "float32" else 1
+    weights = width * sum(file.stat().st_size for file in files) / 1e9
     baseline = memory("VmRSS")
-    print(f"stored as {dtype}; after the imports {baseline:.2f} GB")
+    print(f"{given.name} as {given.dtype}: {weights:.2f} GB of weights", flush=True)
     start = time.perf_counter()
-    checkpoint = Checkpoint.open(folder)
-    unet = load_unet(checkpoint)
-    vae, text_encoder = load_vae(checkpoint), load_text_encoder(checkpoint)
-    seconds = time.perf_counter() - start
-    parts = [unet, vae.encoder, vae.decoder, text_encoder]
-    weights = sum(p.size * p.itemsize for part in parts for p in part.get_parameters()) / 1e9
-    print(f"load: {seconds:.2f} s for {weights:.2f} GB of float32 weights")
+    pipe = Pipeline.from_pretrained(given.folder, dtype=given.dtype, **options)
+    print(f"load: {time.perf_counter() - start:.1f} s", flush=True)
     report_peak("after loading", baseline, weights)
-
-    def timed(name: str, call: object, *inputs: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
-        output = call(*(ms.Tensor(value) for value in inputs)).asnumpy()
-        print(f"{name}: {time.perf_counter() - start:.2f} s", flush=True)
-        if not np.isfinite(output).all():
-            raise SystemExit(f"{name} gave numbers that are not finite")
-        return output
-
-    ids = np.arange(154, dtype=np.int32).reshape(2, 77)
-    context = timed("text encoder, first call", text_encoder, ids)
-    timed("text encoder", text_encoder, ids)
-    report_peak("after the text encoder", baseline, weights)
-    latents = np.random.default_rng(1).standard_normal((2, 4, 64, 64), dtype=np.float32)
-    timesteps = np.full(2, 500, np.float32)
-    for name in ("UNet step, first call", "UNet step", "UNet step"):
-        timed(name, unet, latents, timesteps, context)
-    report_peak("after the UNet", baseline, weights)
-    for name in ("VAE decode, first call", "VAE decode"):
-        pixels = timed(name, vae.decode, latents[:1])
-    report_peak("after VAE decode", baseline, weights)
-    for name in ("VAE encode, first call", "VAE encode"):
-        timed(name, lambda x: vae.encode(x)[0], pixels)
-    report_peak("after VAE encode", baseline, weights)
+    if given.load_only:
+        return
+    picture = Image.new("RGB", (given.size, given.size), "red")
+    run = {"strength": 1.0, "num_inference_steps": given.steps}
+    for name in ("first", "next"):
+        begun = time.perf_counter()
+        row = pipe.begin("a red house", picture, **run)
+        print(f"prepare, {name}: {time.perf_counter() - begun:.1f} s", flush=True)
+        while not row.done:
+            begun = time.perf_counter()
+            pipe.step([row])
+            print(
+                f"step {row.taken} of {row.total}: {time.perf_counter() - begun:.1f} s", flush=True
+            )
+        begun = time.perf_counter()
+        pipe.decode(row.latent)
+        print(f"decode, {name}: {time.perf_counter() - begun:.1f} s", flush=True)
+        report_peak("so far", baseline, weights)
 
 
 def report_peak(when: str, baseline: float, weights: float) -> None:
@@ -173,9 +209,4 @@ def memory(field: str) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["write"]:
-        write(Path(sys.argv[2]), sys.argv[3])
-    elif sys.argv[1:2] == ["measure"]:
-        measure(Path(sys.argv[2]), sys.argv[3])
-    else:
-        main()
+    main()

@@ -1,0 +1,85 @@
+"""The engine beside diffusers on torch: each stage measured in turn, on the same weights.
+
+    python -m benchmarks.compare --reference PYTHON [--checkpoint FOLDER] [--size 64] [--repeats 5]
+
+PYTHON is that of an environment with tests/reference/requirements.txt. Both sides stay loaded and
+take turns, so that what else the machine does falls on both; the shortest of each is compared.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = ROOT / "worker" / "checkpoints" / "demo"
+STAGES = (
+    ("load", 1),
+    ("text encoder", 1),
+    ("UNet step", 1),
+    ("UNet step", 2),
+    ("UNet step", 8),
+    ("VAE encode", 1),
+    ("VAE decode", 1),
+    ("VAE decode", 8),
+    ("img2img job", 1),
+    ("img2img job", 8),
+)
+
+
+class Side:
+    """A process that measures one side's stages."""
+
+    def __init__(self, python: str, name: str, checkpoint: Path, size: int) -> None:
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.sides", name, str(checkpoint), str(size)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        if self._answer() != "ready":
+            raise SystemExit(f"the {name} side did not start: is its environment complete?")
+
+    def seconds(self, stage: str, rows: int) -> float:
+        assert self._process.stdin is not None
+        print(stage, rows, file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", required=True, metavar="PYTHON")
+    parser.add_argument("--checkpoint", type=Path, default=BUNDLED)
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--most-rows", type=int, default=8)
+    given = parser.parse_args()
+    pairs = (("mindspore", sys.executable), ("torch", given.reference))
+    sides = [Side(python, name, given.checkpoint, given.size) for name, python in pairs]
+    print(f"{given.checkpoint.name} at {given.size}x{given.size}, shortest of {given.repeats}")
+    print("| stage | rows | here, ms | torch, ms | here / torch |\n|---|---|---|---|---|")
+    try:
+        for stage, rows in STAGES:
+            if rows > given.most_rows:
+                continue
+            for side in sides:
+                side.seconds(stage, rows)
+            turns = [[side.seconds(stage, rows) for side in sides] for _ in range(given.repeats)]
+            here, torch = (min(each) * 1000 for each in zip(*turns, strict=True))
+            print(
+                f"| {stage} | {rows} | {here:.1f} | {torch:.1f} | {here / torch:.2f} |", flush=True
+            )
+    finally:
+        for side in sides:
+            side.end()
+
+
+if __name__ == "__main__":
+    main()
