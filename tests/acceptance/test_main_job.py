@@ -9,6 +9,7 @@ from PIL import Image
 
 from storage.jobs import Job, State
 from tests.acceptance.conftest import Mill
+from tests.reference.tiny_lora import write_kohya
 from worker.diffusion import Pipeline
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -149,3 +150,22 @@ def test_a_long_prompt_is_cut_with_a_warning(mill: Mill) -> None:
 def test_work_whose_invitation_was_lost_is_found(mill: Mill, worker: Popen[bytes]) -> None:
     job = mill.wait(mill.submit(RED, invited=False))
     assert job.state is State.SUCCEEDED
+
+
+def test_a_lora_of_the_workers_folder_changes_the_picture(mill: Mill, pipe: Pipeline) -> None:
+    (mill.home / "loras" / "styles").mkdir(parents=True)
+    file = write_kohya(mill.home / "loras" / "styles" / "ink.safetensors")
+    lora = {"path": "styles/ink.safetensors", "weight": 0.8}
+    job, plain = mill.wait(mill.submit({**RED, "loras": [lora]})), mill.wait(mill.submit(RED))
+    (expected,) = Pipeline.from_pretrained(mill.home / "tiny", loras=[(file, 0.8)])(
+        "a red house", num_inference_steps=6, seed=3
+    )
+    assert np.array_equal(np.asarray(mill.picture(job.artifact)), np.asarray(expected))
+    assert not np.array_equal(np.asarray(mill.picture(plain.artifact)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("path", ["styles/none.safetensors", "../tiny/unet/config.json"])
+def test_a_lora_outside_the_workers_folder_is_refused(mill: Mill, path: str) -> None:
+    job = mill.wait(mill.submit({**RED, "loras": [{"path": path}]}))
+    assert (job.state, job.error_code, job.attempt) == (State.FAILED, "invalid_spec", 1)
+    assert job.error == f"loras: {path!r} is no file of the workers' folder for LoRAs"
