@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: setup demo browser test chaos lint format bench bench-full bench-api bench-queue clean
+.PHONY: setup demo browser test chaos lint format bench bench-full bench-api bench-queue audit clean
 
 setup: $(INSTALLED)
 
@@ -58,6 +58,14 @@ bench-full: setup $(REFERENCE)
 	.reference/bin/pip install --disable-pip-version-check -r $<
 	@touch $@
 
+# Known vulnerabilities of what constraints.txt pins; asks the package index.
+audit: .audit/bin/pip-audit
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+.audit/bin/pip-audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --disable-pip-version-check pip-audit
+
 bench-api: setup
 	$(BIN)/python -m benchmarks.api
 
@@ -65,4 +73,4 @@ bench-queue: setup
 	$(BIN)/python -m benchmarks.queue
 
 clean:
-	rm -rf .venv .reference .sd15 demo-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .reference .audit .sd15 demo-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

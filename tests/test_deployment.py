@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from compose_spec import PyOptions
 
+from producer.commands.serve import PORT
+
 ROOT = Path(__file__).parent.parent
 SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 
@@ -42,6 +44,15 @@ def test_eight_ascend_workers_are_pinned_to_a_card_each(compose: dict[str, Any])
         assert any(v.startswith("/usr/local/Ascend/driver:") for v in service["volumes"])
         assert service["command"] == ["worker", "--device", "ascend:0"]
     assert sorted(cards) == [f"/dev/davinci{n}" for n in range(8)]
+
+
+def test_the_api_is_published_to_its_host_only(compose: dict[str, Any]) -> None:
+    api = compose["services"]["api"]
+    assert api["profiles"] == ["api"]
+    assert api["command"] == ["serve", "--host", "0.0.0.0"]
+    (port,) = api["ports"]
+    assert str(port) == f"127.0.0.1:{PORT}:{PORT}"
+    assert f":{PORT}/readyz" in str(api["healthcheck"]["test"])
 
 
 def test_without_the_profile_one_worker_runs_on_the_cpu(compose: dict[str, Any]) -> None:
