@@ -1,5 +1,6 @@
 """The connection to the ledger's database: SQLite for one machine, Postgres for many."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,8 @@ Values = Mapping[str, Any]
 #: Seconds that a writer waits for the others' transactions (SQLite has one writer at a time).
 BUSY_TIMEOUT = 30.0
 _WRITES = "latentmill_writes"
+#: What a statement of SQLite may have.
+_PARAMETERS = 32_766
 
 
 class Database:
@@ -113,8 +116,18 @@ def insert_many(connection: Connection, statement: Insert, rows: Sequence[Values
         return 0
     compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
     names = getattr(compiled, "positiontup", None)
-    values = rows if names is None else list(map(itemgetter(*names), rows))
-    return connection.exec_driver_sql(str(compiled), values).rowcount
+    if names is None:
+        return connection.exec_driver_sql(str(compiled), rows).rowcount
+    values = itemgetter(*names)
+    one = f"({', '.join('?' * len(names))})"
+    # SQLite's driver waits for Python's other threads at each statement's end, so one takes many.
+    most, entered = _PARAMETERS // len(names), 0
+    for start in range(0, len(rows), most):
+        some = rows[start : start + most]
+        many = str(compiled).replace(one, ", ".join([one] * len(some)), 1)
+        flat = tuple(itertools.chain.from_iterable(map(values, some)))
+        entered += connection.exec_driver_sql(many, flat).rowcount
+    return entered
 
 
 def among(

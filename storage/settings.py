@@ -41,6 +41,10 @@ def _default_home() -> Path:
     return Path.home() / ".latentmill"
 
 
+def _default_graphs() -> Path:
+    return Path.home() / ".cache" / "latentmill" / "graphs"
+
+
 class Settings(BaseSettings):
     """Where everything is, and how a worker behaves. Frozen; secrets never show in its repr."""
 
@@ -70,6 +74,8 @@ class Settings(BaseSettings):
     #: Buckets beside our own that an input's s3:// URL may name.
     input_buckets: Items = ()
 
+    #: Where workers keep compiled graphs.
+    graphs_dir: Path = Field(default_factory=_default_graphs)
     #: Bytes of weights that a device keeps loaded; default: a third of its memory.
     model_memory: Annotated[int, Field(gt=0)] | None = None
     #: Signs the webhooks of jobs that came in without an API key: `whsec_…`.

@@ -41,13 +41,16 @@ def pin(device: Device) -> None:
     """Let this process see `device` alone. Called once, before MindSpore is imported."""
     if "mindspore" in sys.modules:
         raise RuntimeError("a process must be pinned before it imports mindspore")
+    # Of its compiler's warnings each graph that comes from disk gives some; errors stay.
+    os.environ.setdefault("MS_SUBMODULE_LOG_v", "{PIPELINE:3}")
     if device.kind == "ascend":
         os.environ[VISIBLE_DEVICES] = str(device.number)
 
 
-def bring_up(device: Device) -> str:
+def bring_up(device: Device, graphs: Path | None = None) -> str:
     """Import MindSpore on the pinned device and run one operator; returns MindSpore's version.
 
+    On the CPU, compiled graphs are kept in the folder `graphs`, if it is given.
     Raises NotConfigured when MindSpore is not installed, DeviceFailed when the device is not there.
     """
     try:
@@ -67,6 +70,11 @@ def bring_up(device: Device) -> str:
         raise DeviceFailed(f"device {device} does not answer: {first_sentence(error)}") from None
     if two != 2.0:
         raise DeviceFailed(f"device {device} computes 1 + 1 = {two}")
+    # Elsewhere MindSpore keeps files of its backend beside the graphs: that could not be tried.
+    if graphs is not None and device.kind == "cpu":
+        from worker.diffusion import keep_graphs
+
+        keep_graphs(graphs)
     return str(mindspore.__version__)
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,23 @@ class DeviceLoop:
     """Takes the rows of all requests through their steps on the pinned device."""
 
     def __init__(
-        self, device: Device, room: Room | None = None, model_memory: int | None = None
+        self,
+        device: Device,
+        room: Room | None = None,
+        model_memory: int | None = None,
+        graphs: Path | None = None,
     ) -> None:
-        """Weights take up to `model_memory` bytes; by default a share of the device's memory."""
+        """Weights take up to `model_memory` bytes; by default a share of the device's memory.
+
+        Compiled graphs are kept in the folder `graphs`, if it is given.
+        """
         self.device = device
         self.version = ""
         #: Aliases of the models that are ready, for other threads to read.
         self.loaded: tuple[str, ...] = ()
         self.meter = Meter()
         self._room = room or Room(None, str(device))
+        self._graphs = graphs
         self._models = LoadedModels(model_memory or 0)
         self._inbox: queue.SimpleQueue[Passenger | None] = queue.SimpleQueue()
         self._waiting: list[Passenger] = []
@@ -94,7 +103,7 @@ class DeviceLoop:
 
     def _run(self) -> None:
         try:
-            self.version = bring_up(self.device)
+            self.version = bring_up(self.device, self._graphs)
             self._models.budget = self._models.budget or int(
                 memory_bytes(self.device) * WEIGHTS_SHARE
             )

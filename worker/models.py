@@ -1,11 +1,12 @@
-"""`python -m worker.models list|pull|check ALIAS…`: what this machine has of registered models.
+"""`python -m worker.models list|pull|check|warm ALIAS…`: what this machine has of models.
 
 One JSON object a line on standard output. A process of its own, since the command line may lack
-the engine. Nothing here touches an accelerator: `check` loads on the CPU.
+the engine. Nothing here touches an accelerator: `check` and `warm` load on the CPU.
 """
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from storage.settings import load_settings
 from worker.checkpoint_source import locate
 from worker.device import Device, bring_up, pin
 from worker.loaded_models import LoadedModels, Wanted
+from worker.warming import compile_ahead
 
 
 def main(arguments: list[str]) -> int:
     act, aliases = arguments[0], arguments[1:]
     try:
-        models = load_models(load_settings())
-        if act == "check":
-            bring_up(Device.parse("cpu"))
+        settings = load_settings()
+        models = load_models(settings)
+        if act in ("check", "warm"):
+            bring_up(Device.parse("cpu"), settings.graphs_dir)
         for alias in aliases:
             print(json.dumps(report(act, models[alias]), ensure_ascii=False), flush=True)
     except LatentmillError as error:
@@ -36,7 +39,7 @@ def report(act: str, model: Model) -> dict[str, Any]:
     from worker.diffusion import CheckpointError, HubError
 
     try:
-        found = check(model) if act == "check" else find(model)
+        found = ACTS[act](model)
         return {"alias": model.alias, **found, "error_code": None, "error": None}
     except (CheckpointError, HubError, LatentmillError, OSError) as error:
         passing = isinstance(error, HubError | Unavailable | OSError)
@@ -79,6 +82,17 @@ def check(model: Model) -> dict[str, Any]:
     found = find(model)
     pipe = LoadedModels(budget=0).get(Wanted(model))
     return {**found, "family": pipe.family, "revision": pipe.revision}
+
+
+def warm(model: Model) -> dict[str, Any]:
+    """Compile the model for the batches that jobs make, at the size that it was trained for."""
+    found = find(model)
+    begun = time.monotonic()
+    compile_ahead(LoadedModels(budget=0).get(Wanted(model)))
+    return {**found, "seconds": round(time.monotonic() - begun, 1)}
+
+
+ACTS = {"list": find, "pull": find, "check": check, "warm": warm}
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ def serve(
     app = celery_app(redis_url)
     models = load_models(settings)
     warmed_models = [find_model(models, alias, settings) for alias in warmed]
-    loop = DeviceLoop(device, Room(settings.home, str(device)), settings.model_memory)
+    loop = DeviceLoop(
+        device, Room(settings.home, str(device)), settings.model_memory, settings.graphs_dir
+    )
     loop.start()
     warm(loop, warmed_models)
 

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 #: What a model is asked for. Few steps do: each of its parts is compiled at its first call.
 WORDS: dict[str, Any] = {"prompt": "warm", "num_inference_steps": 2}
 
+#: Rows that are stepped together: with guidance, batches of 2 to 16 places.
+ROWS = (1, 2, 4, 8)
+
 
 def warm(loop: DeviceLoop, models: Sequence[Model]) -> None:
     """Make a small picture with each model, at the size it was trained for.
@@ -29,6 +32,29 @@ def warm(loop: DeviceLoop, models: Sequence[Model]) -> None:
         made = _make(loop, model, Text2Img(model=model.alias, **WORDS), None)
         seconds = time.monotonic() - begun
         logger.info("warm: %s, %dx%d in %.1f s", model.alias, made.width, made.height, seconds)
+
+
+def compile_ahead(pipe: Any, size: tuple[int, int] | None = None) -> None:
+    """Compile every part of a pipeline for the batches that jobs of one size make, in pixels.
+
+    Where graphs are kept on disk, later processes then find them there.
+    """
+    width, height = size or pipe.default_size
+    for rows in ROWS:
+        pipe.forget_graphs()  # each number of rows has calls of its own size
+        asked = [
+            {
+                "prompt": f"{rows} warm, {index}",
+                "image": Image.new("RGB", (width, height), "grey"),
+                "num_inference_steps": 2,
+                "strength": 1.0,
+            }
+            for index in range(rows)
+        ]
+        pipe.look_ahead(asked)
+        begun = [pipe.begin(**each) for each in asked]
+        pipe.step(begun)
+        pipe.decode_together([row.latent for row in begun])
 
 
 def _make(loop: DeviceLoop, model: Model, step: Step, source: Image.Image | None) -> Rendered:

@@ -1,4 +1,4 @@
-"""`models list`, `models pull` and `models check`: the models that jobs may name."""
+"""`models list`, `pull`, `check` and `warm`: the models that jobs may name."""
 
 import importlib.util
 import json
@@ -62,7 +62,16 @@ def check(aliases: Aliases, as_json: AsJson = False) -> None:
     _run("check", aliases, as_json)
 
 
-def _run(act: Literal["pull", "check"], aliases: list[str], as_json: bool) -> None:
+@app.command()
+def warm(aliases: Aliases, as_json: AsJson = False) -> None:
+    """Compile models ahead, for the batches that jobs make at the size each was trained for.
+
+    What is compiled for the CPU lies in LATENTMILL_GRAPHS_DIR, where workers find it.
+    """
+    _run("warm", aliases, as_json)
+
+
+def _run(act: Literal["pull", "check", "warm"], aliases: list[str], as_json: bool) -> None:
     require_worker()
     settings = load_settings()
     models = load_models(settings)
@@ -76,7 +85,8 @@ def _run(act: Literal["pull", "check"], aliases: list[str], as_json: bool) -> No
         if as_json:
             print_json(line)
         elif line["error"] is None:
-            say(f"{line['alias']}: {line['family']}, {_size(line['bytes'])} in {line['path']}")
+            where = f"{line['alias']}: {line['family']}, {_size(line['bytes'])} in {line['path']}"
+            say(where + (f", compiled in {line['seconds']} s" if act == "warm" else ""))
     if failed:
         raise (Unavailable if passing else InvalidModel)("; ".join(failed))
 

@@ -38,7 +38,7 @@ def calibrate(options: argparse.Namespace, settings: Settings) -> dict[str, Any]
     device = Device.parse(options.device)
     model = find_model(load_models(settings), options.model, settings)
     size = parse_size(options.size)
-    bring_up(device)
+    bring_up(device, settings.graphs_dir)
     models = LoadedModels(memory_bytes(device))
     pipe = models.get(Wanted(model))
     shape, measured = measure(pipe, size, memory_bytes(device), options.most_rows)

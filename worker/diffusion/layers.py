@@ -24,21 +24,23 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import initializer
 
+from worker.diffusion.graphs import kept
+
 #: Attention scores held at once on the CPU (floats): longer queries are taken in chunks.
 SCORES_AT_ONCE = 2**27
 
 
-def compiled(cell: nn.Cell) -> nn.Cell:
+def compiled(cell: nn.Cell, *made_of: object) -> nn.Cell:
     """Makes a finished model ready to be called: inference only, compiled once for each shape.
 
-    Compiling pays for every model: without it each operator costs up to a millisecond a call.
-    The bound method is wrapped, not the cell: a compiled function that calls a cell loses its
-    parameters when it comes from MindSpore's compile cache.
+    `made_of` is what it was built from beside its weights. Compiling pays for every model: without
+    it each operator costs up to a millisecond a call. The bound method is wrapped, not the cell: a
+    compiled function that calls a cell loses its parameters when its graph comes from disk.
     """
     cell.set_train(False)
     for parameter in cell.get_parameters():
         parameter.requires_grad = False
-    cell.construct = ms.jit(cell.construct)
+    cell.construct = kept(ms.jit(cell.construct), cell, made_of)
     return cell
 
 

@@ -24,7 +24,7 @@ def load_unet(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32) -> UNet:
         with parameters_in(dtype):
             unet = UNet(config)
         load_weights([unet], stored, "unet")
-        return compiled(unet)
+        return compiled(unet, config)
 
     return shared(UNet, config, dtype, stored, build)
 
@@ -44,7 +44,7 @@ def load_text_encoder(
         with parameters_in(dtype):
             encoder = form(config, **options)
         load_weights([encoder], stored, name)
-        return compiled(encoder)
+        return compiled(encoder, config, options)
 
     return shared((form, *options.items()), config, dtype, stored, build)
 
@@ -58,8 +58,8 @@ def load_vae(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32) -> Vae:
         with parameters_in(dtype):
             vae = Vae(config, dtype)
         load_weights([vae.encoder, vae.decoder], stored, "vae")
-        compiled(vae.encoder)
-        compiled(vae.decoder)
+        compiled(vae.encoder, config)
+        compiled(vae.decoder, config)
         return vae
 
     return shared(Vae, config, dtype, stored, build)
@@ -68,27 +68,30 @@ def load_vae(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32) -> Vae:
 def load_kandinsky_unet(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32) -> KandinskyUNet:
     """Kandinsky's UNet. Raises CheckpointError as `load_unet`."""
     with parameters_in(dtype):
-        unet = KandinskyUNet(KandinskyUNetConfig.from_dict(checkpoint.config("unet")))
+        config = KandinskyUNetConfig.from_dict(checkpoint.config("unet"))
+        unet = KandinskyUNet(config)
     load_weights([unet], checkpoint.weights("unet"), "unet")
-    return compiled(unet)
+    return compiled(unet, config)
 
 
 def load_movq(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32) -> Movq:
     """Kandinsky's autoencoder. Raises CheckpointError as `load_unet`."""
     with parameters_in(dtype):
-        movq = Movq(MovqConfig.from_dict(checkpoint.config("movq")), dtype)
+        config = MovqConfig.from_dict(checkpoint.config("movq"))
+        movq = Movq(config, dtype)
     load_weights([movq.encoder, movq.decoder], checkpoint.weights("movq"), "movq")
-    compiled(movq.encoder)
-    compiled(movq.decoder)
+    compiled(movq.encoder, config)
+    compiled(movq.decoder, config)
     return movq
 
 
 def load_prior(checkpoint: Checkpoint, dtype: ms.dtype = ms.float32, name: str = "prior") -> Prior:
     """Kandinsky's prior. Raises CheckpointError as `load_unet`."""
     with parameters_in(dtype):
-        prior = Prior(PriorConfig.from_dict(checkpoint.config(name)))
+        config = PriorConfig.from_dict(checkpoint.config(name))
+        prior = Prior(config)
     load_weights([prior], checkpoint.weights(name), name)
-    return compiled(prior)
+    return compiled(prior, config)
 
 
 def load_image_encoder(

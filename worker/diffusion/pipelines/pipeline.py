@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from PIL import Image, ImageOps
 
-from worker.diffusion import denoise
+from worker.diffusion import denoise, graphs
 from worker.diffusion.calls import Calls
 from worker.diffusion.checkpoint import Checkpoint
 from worker.diffusion.denoise import Row
@@ -287,6 +287,7 @@ def reclaim_memory(pipelines: Iterable[Pipeline] = ()) -> None:
     """
     gc.collect()
     ms.ms_memory_recycle()
+    graphs.forget()
     for pipeline in pipelines:
         pipeline.forget_graphs()
 
