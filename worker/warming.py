@@ -55,6 +55,8 @@ def compile_ahead(pipe: Any, size: tuple[int, int] | None = None) -> None:
         begun = [pipe.begin(**each) for each in asked]
         pipe.step(begun)
         pipe.decode_together([row.latent for row in begun])
+    pipe.forget_graphs()
+    pipe.look_ahead([{"prompt": "one that comes alone"}])  # the empty one is remembered
 
 
 def _make(loop: DeviceLoop, model: Model, step: Step, source: Image.Image | None) -> Rendered:
