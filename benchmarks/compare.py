@@ -26,6 +26,9 @@ STAGES = (
     ("img2img job", 8),
 )
 
+#: The side of two square matrices; their product is what the machine does best.
+MATMUL = 4096
+
 
 class Side:
     """A process that measures one side's stages."""
@@ -39,7 +42,8 @@ class Side:
         if self._answer() != "ready":
             raise SystemExit(f"the {name} side did not start: is its environment complete?")
 
-    def seconds(self, stage: str, rows: int) -> float:
+    def ask(self, stage: str, rows: int) -> float:
+        """Seconds, or what else the stage is said to answer."""
         assert self._process.stdin is not None
         print(stage, rows, file=self._process.stdin, flush=True)
         return float(self._answer())
@@ -64,17 +68,27 @@ def main() -> None:
     pairs = (("mindspore", sys.executable), ("torch", given.reference))
     sides = [Side(python, name, given.checkpoint, given.size) for name, python in pairs]
     print(f"{given.checkpoint.name} at {given.size}x{given.size}, shortest of {given.repeats}")
+    steps: dict[int, float] = {}
     print("| stage | rows | here, ms | torch, ms | here / torch |\n|---|---|---|---|---|")
     try:
         for stage, rows in STAGES:
             if rows > given.most_rows:
                 continue
             for side in sides:
-                side.seconds(stage, rows)
-            turns = [[side.seconds(stage, rows) for side in sides] for _ in range(given.repeats)]
+                side.ask(stage, rows)
+            turns = [[side.ask(stage, rows) for side in sides] for _ in range(given.repeats)]
             here, torch = (min(each) * 1000 for each in zip(*turns, strict=True))
             print(
                 f"| {stage} | {rows} | {here:.1f} | {torch:.1f} | {here / torch:.2f} |", flush=True
+            )
+            if stage == "UNet step":
+                steps[rows] = here
+        peak = 2 * MATMUL**3 / min(sides[0].ask("matmul", MATMUL) for _ in range(given.repeats))
+        for rows, milliseconds in steps.items():
+            done = sides[1].ask("UNet GFLOP", rows) * 1e12 / milliseconds
+            print(
+                f"UNet step, {rows} rows: {done / 1e9:.0f} GFLOP/s here, {done / peak:.0%} of the"
+                f" {peak / 1e9:.0f} that a product of two {MATMUL}x{MATMUL} matrices reaches"
             )
     finally:
         for side in sides:

@@ -3,7 +3,8 @@
     python -m benchmarks.sides mindspore|torch CHECKPOINT SIZE
 
 Reads lines `stage rows` from standard input and answers each with seconds, until the input ends.
-The stages of both sides do the same work on the same weights, in float32.
+The stages of both sides do the same work on the same weights, in float32. `UNet GFLOP`, which torch
+counts, is answered with that number instead.
 """
 
 import sys
@@ -26,7 +27,7 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def mindspore_stages(folder: Path, size: int) -> dict[str, Stage]:
-    from mindspore import Tensor
+    from mindspore import Tensor, ops
     from PIL import Image
 
     from worker.diffusion import Pipeline
@@ -49,6 +50,9 @@ def mindspore_stages(folder: Path, size: int) -> dict[str, Stage]:
         shared._held.clear()
         return Pipeline.from_pretrained(folder)
 
+    def square(side: int) -> Tensor:
+        return Tensor(np.ones((side, side), np.float32))
+
     sizes: list[int] = []
 
     def job(rows: int) -> Any:
@@ -68,6 +72,7 @@ def mindspore_stages(folder: Path, size: int) -> dict[str, Stage]:
         "VAE encode": lambda rows: pipe.encode_pixels(numbers(rows, 3, size, size)),
         "VAE decode": lambda rows: pipe.decode_latents(numbers(rows, channels, side, side)),
         "img2img job": job,
+        "matmul": lambda side: ops.matmul(square(side), square(side)).asnumpy(),
     }
 
 
@@ -75,6 +80,7 @@ def torch_stages(folder: Path, size: int) -> dict[str, Stage]:
     import torch
     from diffusers import StableDiffusionImg2ImgPipeline
     from PIL import Image
+    from torch.utils.flop_counter import FlopCounterMode
 
     torch.set_grad_enabled(False)
 
@@ -99,6 +105,11 @@ def torch_stages(folder: Path, size: int) -> dict[str, Stage]:
         timesteps = torch.full((rows,), 500.0)
         return pipe.unet(tensor(rows, channels, side, side), timesteps, context.repeat(rows, 1, 1))
 
+    def gflop(rows: int) -> float:
+        with FlopCounterMode(display=False) as counter:
+            unet(rows)
+        return counter.get_total_flops() / 1e9
+
     def job(rows: int) -> Any:
         return pipe(
             [PROMPT] * rows, image=[picture] * rows, num_inference_steps=STEPS, strength=STRENGTH,
@@ -112,6 +123,7 @@ def torch_stages(folder: Path, size: int) -> dict[str, Stage]:
         "VAE encode": lambda rows: pipe.vae.encode(tensor(rows, 3, size, size)).latent_dist.mean,
         "VAE decode": lambda rows: pipe.vae.decode(tensor(rows, channels, side, side)).sample,
         "img2img job": job,
+        "UNet GFLOP": gflop,
     }
 
 
@@ -122,8 +134,9 @@ def main() -> None:
     for line in sys.stdin:
         stage, rows = line.rstrip("\n").rsplit(" ", 1)
         begun = time.perf_counter()
-        stages[stage](int(rows))
-        print(time.perf_counter() - begun, flush=True)
+        found = stages[stage](int(rows))
+        seconds = time.perf_counter() - begun
+        print(found if stage.endswith("GFLOP") else seconds, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from worker.bench.simulation import Arrival, Simulation, Times
 
 #: Times of the bundled checkpoint at 64x64 with guidance on two CPU cores.
 EXAMPLE = {
-    "demo": {"load": 12.0, "step": {"1": 0.031, "2": 0.048, "4": 0.075, "8": 0.137, "16": 0.221}}
+    "demo": {"load": 0.3, "step": {"1": 0.048, "2": 0.076, "4": 0.108, "8": 0.211, "16": 0.344}}
 }
 FIELDS = {"at": float, "model": str, "steps": int, "priority": int}
 
