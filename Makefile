@@ -51,7 +51,7 @@ bench: setup $(REFERENCE)
 
 bench-full: setup $(REFERENCE)
 	$(BIN)/python -m benchmarks.full_size sd15 --folder .sd15
-	$(BIN)/python -m benchmarks.compare --reference $(REFERENCE) --checkpoint .sd15 --size 512 --repeats 2 --most-rows 1
+	$(BIN)/python -m benchmarks.compare --reference $(REFERENCE) --checkpoint .sd15 --size 512 --repeats 2 --most-rows 2 --no-jobs
 
 .reference/bin/python: tests/reference/requirements.txt
 	$(PYTHON) -m venv .reference

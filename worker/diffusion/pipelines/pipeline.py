@@ -59,8 +59,10 @@ class Pipeline(ABC):
         self.encodings = Calls(self.encode_pixels)
         self.decodings = Calls(lambda latents: (self.decode_latents(latents),))
         self.previewer = Previewer()
-        #: By a picture's identity: the picture, the size it was encoded at, and what came of it.
-        self._encoded: dict[int, tuple[Image.Image, tuple[int, int], tuple[np.ndarray, ...]]] = {}
+        #: By a picture's identity and size: the picture, and what came of it.
+        self._encoded: dict[
+            tuple[int, tuple[int, int]], tuple[Image.Image, tuple[np.ndarray, ...]]
+        ] = {}
 
     @classmethod
     def from_pretrained(
@@ -121,6 +123,7 @@ class Pipeline(ABC):
                 f"output_type is {output_type!r}; allowed: {', '.join(OUTPUT_TYPES)}."
             )
         requests = spread({"prompt": prompt, "image": image, **options})
+        self.look_ahead(requests)
         rows = [self.begin(**request) for request in requests]
         total = max((row.total for row in rows), default=0)
         for done in range(total + 1):
@@ -128,7 +131,7 @@ class Pipeline(ABC):
                 self.step([row for row in rows if not row.done])
             if on_step is not None:
                 on_step(done, total)
-        return [self.finish(row.latent, output_type) for row in rows]
+        return self.finish([row.latent for row in rows], output_type)
 
     def begin(self, prompt: str, image: Any = None, **options: Any) -> Row:
         """`prepare`, with a sentence for an option that the family does not have."""
@@ -215,9 +218,9 @@ class Pipeline(ABC):
 
     def encode_picture(self, image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
         """What the autoencoder makes of a picture, resized."""
-        kept = self._encoded.pop(id(image), None)
-        if kept is not None and kept[1] == size:
-            return kept[2]
+        kept = self._encoded.get((id(image), size))
+        if kept is not None:
+            return kept[1]
         return next(self.encodings([(to_pixels(image, *size, **self.resampling),)]))
 
     def look_ahead(self, requests: Sequence[Mapping[str, Any]]) -> None:
@@ -239,10 +242,10 @@ class Pipeline(ABC):
             encoder.encode_together(texts)
         self._encoded.clear()
         for alike in {size for _, size in pictures}:
-            mine = [image for image, size in pictures if size == alike]
-            pixels = [(to_pixels(image, *alike, **self.resampling),) for image in mine]
-            for image, encoded in zip(mine, self.encodings(pixels), strict=True):
-                self._encoded[id(image)] = image, alike, encoded
+            mine = {id(image): image for image, size in pictures if size == alike}
+            pixels = [(to_pixels(image, *alike, **self.resampling),) for image in mine.values()]
+            for image, encoded in zip(mine.values(), self.encodings(pixels), strict=True):
+                self._encoded[id(image), alike] = image, encoded
 
     def texts(self, request: Mapping[str, Any]) -> list[str]:
         """The texts that a row will be told of."""
@@ -264,11 +267,17 @@ class Pipeline(ABC):
         """A picture from a latent [C, h, w]."""
         return to_picture(self.decode(latent))
 
-    def finish(self, latent: np.ndarray, output_type: str) -> Any:
-        """A latent in the form that was asked for."""
+    def finish(self, latents: Sequence[np.ndarray], output_type: str) -> list[Any]:
+        """Latents in the form that was asked for; those of one shape are decoded together."""
         if output_type == "latent":
-            return latent
-        return self.decode(latent) if output_type == "np" else self.decode_picture(latent)
+            return list(latents)
+        found: dict[int, np.ndarray] = {}
+        for alike in {latent.shape for latent in latents}:
+            mine = [i for i, latent in enumerate(latents) if latent.shape == alike]
+            pixels = self.decode_together([latents[i] for i in mine])
+            found.update(zip(mine, map(to_array, pixels), strict=True))
+        arrays = [found[i] for i in range(len(latents))]
+        return arrays if output_type == "np" else [to_picture(array) for array in arrays]
 
     def scheduler(self, override: str | Mapping[str, Any] | None = None) -> Scheduler:
         """The checkpoint's scheduler, or the one asked for instead."""
