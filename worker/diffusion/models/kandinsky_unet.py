@@ -7,7 +7,8 @@ from mindspore import Tensor, nn, ops
 
 from worker.diffusion.layers import Conv2d, GroupNorm, LayerNorm, Linear
 from worker.diffusion.models.config import divides, read_config, require
-from worker.diffusion.models.kandinsky_blocks import DownBlock, Level, MidBlock, UpBlock
+from worker.diffusion.models.kandinsky_level import KandinskyLevel
+from worker.diffusion.models.levels import DownBlock, MidBlock, UpBlock
 from worker.diffusion.models.unet import FIXED as SHARED
 from worker.diffusion.models.unet import TimestepEmbedding, frequencies
 
@@ -89,7 +90,7 @@ class KandinskyUNet(nn.Cell):
         self.encoder_hid_proj = ImageProjection(config.encoder_hid_dim, config.cross_attention_dim)
 
         levels = [
-            Level(
+            KandinskyLevel(
                 channels=count,
                 time_channels=time_channels,
                 context_channels=config.cross_attention_dim,
@@ -136,7 +137,7 @@ class KandinskyUNet(nn.Cell):
         for block in self.up_blocks:
             count = len(block.resnets)
             skips, states = states[-count:], states[:-count]
-            x = block(x, skips, time, context)
+            x = block(x, skips, time, context, None)
         return self.conv_out(ops.silu(self.conv_norm_out(x)))
 
 

@@ -10,7 +10,8 @@ from mindspore import Tensor, nn, ops
 
 from worker.diffusion.layers import Conv2d, GroupNorm, Linear
 from worker.diffusion.models.config import divides, read_config, require
-from worker.diffusion.models.unet_blocks import DownBlock, Level, MidBlock, UpBlock
+from worker.diffusion.models.levels import DownBlock, MidBlock, UpBlock
+from worker.diffusion.models.unet_level import UNetLevel
 
 #: Fields that change the network, each with the values that leave it as it is built here.
 FIXED = {
@@ -147,9 +148,9 @@ class UNet(nn.Cell):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
         self.conv_out = Conv2d(channels[0], config.out_channels)
 
-    def _level(self, i: int) -> Level:
+    def _level(self, i: int) -> UNetLevel:
         config = self.config
-        return Level(
+        return UNetLevel(
             channels=config.block_out_channels[i],
             time_channels=4 * config.block_out_channels[0],
             context_channels=config.cross_attention_dim[i],

@@ -1,40 +1,26 @@
-"""The levels of the UNet: residual blocks, with transformers where the name says CrossAttn."""
+"""The levels of a UNet: residual blocks, each followed by an attention where the level attends."""
 
-from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from mindspore import Tensor, nn, ops
 
-from worker.diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
-from worker.diffusion.models.transformer import Transformer2DModel
 
+class Level(Protocol):
+    """What the blocks of one level share, and the cells that they are made of."""
 
-@dataclass(frozen=True)
-class Level:
-    """What the blocks of one level of the UNet share."""
+    #: Whether what changes the size is told the time, as a residual block is.
+    resizes_in_time: ClassVar[bool]
 
-    channels: int
-    time_channels: int
-    context_channels: int
-    heads: int
-    transformer_layers: int
-    linear_projection: bool
-    upcast_attention: bool
-    groups: int
-    eps: float
+    @property
+    def channels(self) -> int: ...
 
-    def resnet(self, in_channels: int) -> ResnetBlock2D:
-        return ResnetBlock2D(in_channels, self.channels, self.groups, self.eps, self.time_channels)
+    def resnet(self, in_channels: int) -> nn.Cell: ...
 
-    def transformer(self) -> Transformer2DModel:
-        return Transformer2DModel(
-            self.channels,
-            self.heads,
-            self.context_channels,
-            self.transformer_layers,
-            self.groups,
-            self.linear_projection,
-            self.upcast_attention,
-        )
+    def attention(self) -> nn.Cell: ...
+
+    def halve(self) -> nn.Cell: ...
+
+    def double(self) -> nn.Cell: ...
 
 
 class DownBlock(nn.Cell):
@@ -48,10 +34,10 @@ class DownBlock(nn.Cell):
         self.resnets = nn.CellList([level.resnet(channels) for channels in inputs])
         self.attends = attends
         if attends:
-            self.attentions = nn.CellList([level.transformer() for _ in inputs])
-        self.downsamples = downsamples
+            self.attentions = nn.CellList([level.attention() for _ in inputs])
+        self.downsamples, self.in_time = downsamples, level.resizes_in_time
         if downsamples:
-            self.downsamplers = nn.CellList([Downsample2D(level.channels, padding=1)])
+            self.downsamplers = nn.CellList([level.halve()])
 
     def construct(
         self, x: Tensor, time: Tensor, context: Tensor
@@ -63,18 +49,18 @@ class DownBlock(nn.Cell):
                 x = self.attentions[i](x, context)
             skips = (*skips, x)
         if self.downsamples:
-            x = self.downsamplers[0](x)
+            x = self.downsamplers[0](x, time) if self.in_time else self.downsamplers[0](x)
             skips = (*skips, x)
         return x, skips
 
 
 class MidBlock(nn.Cell):
-    """The lowest level: a transformer between two residual blocks."""
+    """The lowest level: an attention between two residual blocks."""
 
     def __init__(self, level: Level) -> None:
         super().__init__()
         self.resnets = nn.CellList([level.resnet(level.channels) for _ in range(2)])
-        self.attentions = nn.CellList([level.transformer()])
+        self.attentions = nn.CellList([level.attention()])
 
     def construct(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, time), context)
@@ -99,10 +85,10 @@ class UpBlock(nn.Cell):
         )
         self.attends = attends
         if attends:
-            self.attentions = nn.CellList([level.transformer() for _ in inputs])
-        self.upsamples = upsamples
+            self.attentions = nn.CellList([level.attention() for _ in inputs])
+        self.upsamples, self.in_time = upsamples, level.resizes_in_time
         if upsamples:
-            self.upsamplers = nn.CellList([Upsample2D(level.channels)])
+            self.upsamplers = nn.CellList([level.double()])
 
     def construct(
         self,
@@ -118,5 +104,5 @@ class UpBlock(nn.Cell):
             if self.attends:
                 x = self.attentions[i](x, context)
         if self.upsamples:
-            x = self.upsamplers[0](x, size)
+            x = self.upsamplers[0](x, time) if self.in_time else self.upsamplers[0](x, size)
         return x

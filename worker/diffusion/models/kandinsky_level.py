@@ -1,6 +1,7 @@
-"""The levels of Kandinsky's UNet: residual blocks, each with an attention where it says so."""
+"""What the levels of Kandinsky's UNet are made of."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mindspore import Tensor, nn, ops
 
@@ -89,9 +90,10 @@ class ImageAttention(Attention):
 
 
 @dataclass(frozen=True)
-class Level:
+class KandinskyLevel:
     """What the blocks of one level of the UNet share."""
 
+    resizes_in_time: ClassVar[bool] = True
     channels: int
     time_channels: int
     context_channels: int
@@ -107,80 +109,8 @@ class Level:
     def attention(self) -> ImageAttention:
         return ImageAttention(self.channels, self.heads, self.context_channels, self.groups)
 
+    def halve(self) -> ResnetBlock2D:
+        return self.resnet(self.channels, Halve())
 
-class DownBlock(nn.Cell):
-    """One level on the way down; returns its output and all the states that the way up reads."""
-
-    def __init__(
-        self, level: Level, in_channels: int, layers: int, attends: bool, downsamples: bool
-    ) -> None:
-        super().__init__()
-        inputs = [in_channels] + [level.channels] * (layers - 1)
-        self.resnets = nn.CellList([level.resnet(channels) for channels in inputs])
-        self.attends = attends
-        if attends:
-            self.attentions = nn.CellList([level.attention() for _ in inputs])
-        self.downsamples = downsamples
-        if downsamples:
-            self.downsamplers = nn.CellList([level.resnet(level.channels, Halve())])
-
-    def construct(
-        self, x: Tensor, time: Tensor, context: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        skips: tuple[Tensor, ...] = ()
-        for i in range(len(self.resnets)):
-            x = self.resnets[i](x, time)
-            if self.attends:
-                x = self.attentions[i](x, context)
-            skips = (*skips, x)
-        if self.downsamples:
-            x = self.downsamplers[0](x, time)
-            skips = (*skips, x)
-        return x, skips
-
-
-class MidBlock(nn.Cell):
-    """The lowest level: an attention between two residual blocks."""
-
-    def __init__(self, level: Level) -> None:
-        super().__init__()
-        self.resnets = nn.CellList([level.resnet(level.channels) for _ in range(2)])
-        self.attentions = nn.CellList([level.attention()])
-
-    def construct(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        x = self.attentions[0](self.resnets[0](x, time), context)
-        return self.resnets[1](x, time)
-
-
-class UpBlock(nn.Cell):
-    """One level on the way up, which reads one state of the way down before each residual block."""
-
-    def __init__(
-        self,
-        level: Level,
-        in_channels: int,
-        skip_channels: list[int],
-        attends: bool,
-        upsamples: bool,
-    ) -> None:
-        super().__init__()
-        inputs = [in_channels] + [level.channels] * (len(skip_channels) - 1)
-        self.resnets = nn.CellList(
-            [level.resnet(a + b) for a, b in zip(inputs, skip_channels, strict=True)]
-        )
-        self.attends = attends
-        if attends:
-            self.attentions = nn.CellList([level.attention() for _ in inputs])
-        self.upsamples = upsamples
-        if upsamples:
-            self.upsamplers = nn.CellList([level.resnet(level.channels, Double())])
-
-    def construct(
-        self, x: Tensor, skips: tuple[Tensor, ...], time: Tensor, context: Tensor
-    ) -> Tensor:
-        """`skips` are read from the last to the first."""
-        for i in range(len(self.resnets)):
-            x = self.resnets[i](ops.concat((x, skips[-1 - i]), 1), time)
-            if self.attends:
-                x = self.attentions[i](x, context)
-        return self.upsamplers[0](x, time) if self.upsamples else x
+    def double(self) -> ResnetBlock2D:
+        return self.resnet(self.channels, Double())
