@@ -94,11 +94,15 @@ def test_other_weights_are_those_of_the_picture(tmp_path, kept, model, folder, f
     assert all(found)
 
 
-def test_a_file_that_is_no_graph_is_compiled_anew(kept, model, folder, found):
-    for index, file in enumerate(sorted(folder.iterdir())):
+def test_a_file_that_is_no_graph_is_written_anew(kept, model, folder, found):
+    files = sorted(folder.iterdir())
+    for index, file in enumerate(files):
         file.write_bytes(b"no graph"[: 8 * (index % 2)])
     assert np.array_equal(picture(model), kept[1])
-    assert len(found) == 3
+    assert np.array_equal(picture(model), kept[1])
+    assert len(found) == 6
+    assert sorted(folder.iterdir()) == files
+    assert all(file.stat().st_size > 100_000 for file in files)
 
 
 def test_what_a_model_is_made_of_tells_its_graphs_apart(tmp_path, kept, folder, found):

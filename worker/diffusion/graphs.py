@@ -51,7 +51,7 @@ class Graphs:
     def use(self, folder: Path | None) -> None:
         """Raises OSError if the folder cannot be made."""
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             remove_unused(folder)
             if self._desk is None:
                 self._desk = Path(tempfile.mkdtemp(prefix="latentmill-graphs-"))
@@ -66,10 +66,13 @@ class Graphs:
         inner = self._desk / "rank_0" / "graph_cache"
         inner.mkdir(parents=True, exist_ok=True)
         kept, here = self._file(key), inner / f"compile_cache_{self._count}.mindir"
-        with suppress(OSError):
+        try:
             shutil.copyfile(kept, here)
             os.utime(kept)
+        except OSError:
+            here.unlink(missing_ok=True)
         found = here.exists()
+        lent = here.stat().st_mtime_ns if found else None
         changes = {ENABLE: "1", PLACE: str(self._desk)} | ({TRUST: "1"} if found else {})
         before = {name: os.environ.get(name) for name in (ENABLE, PLACE, TRUST)}
         os.environ.update(changes)
@@ -81,7 +84,7 @@ class Graphs:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-            self._put_away(inner, kept, found)
+            self._put_away(inner, kept, lent)
 
     def drop(self, key: str) -> None:
         """A graph that would not load."""
@@ -91,10 +94,11 @@ class Graphs:
         assert self.folder is not None
         return self.folder / f"{key}.mindir"
 
-    def _put_away(self, inner: Path, kept: Path, found: bool) -> None:
+    def _put_away(self, inner: Path, kept: Path, lent: int | None) -> None:
         for file in inner.glob("compile_cache_*.mindir"):
             self._count = max(self._count, int(file.stem.rpartition("_")[2]) + 1)
-            if not found:
+            # What was lent and could not be read has been written anew.
+            if file.stat().st_mtime_ns != lent:
                 with suppress(OSError):  # a full disk: next time then
                     whole = kept.with_suffix(f".mindir.{os.getpid()}")
                     shutil.copyfile(file, whole)
