@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from producer.datasets.entry import BadEntry, Entry
-from producer.datasets.template import columns_of, fill
+from producer.datasets.template import Template
 from storage.errors import InvalidSpec
 from storage.spec import MAX_SEED, MAX_STEPS_IN_CHAIN, Img2Img, Spec, Step, Text2Img, explained
 
@@ -73,11 +73,32 @@ class Recipe(BaseModel):
             for each in itertools.product(*lists)
         ]
 
+    @cached_property
+    def templates(self) -> "Templates":
+        """Raises InvalidSpec for a text that is no template."""
+        return Templates(
+            shared=Template(self.shared),
+            steps=tuple(map(Template, self.steps or ({},))),
+            labels=Template(self.labels),
+            variants=tuple((mark, Template(chosen)) for mark, chosen in self.combinations),
+        )
+
     def plain(self) -> Values:
         """Plain values that `make_recipe` makes it of again."""
         values = self.model_dump(mode="json", exclude_defaults=True)
         shared: Values = values.pop("shared", {})
         return shared | values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """The parts of a recipe, to be filled in for each row."""
+
+    shared: Template
+    steps: tuple[Template, ...]
+    labels: Template
+    #: What each combination is called, and its fields.
+    variants: tuple[tuple[str, Template], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +154,7 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
     if max(len(mark) for mark, _ in recipe.combinations) > LONGEST_MARK:
         raise InvalidSpec("variants: too many fields to tell in a file's name")
     _check_around(recipe)
-    chosen = [{name: choice} for name, each in recipe.variants.items() for choice in each]
-    for text in _texts([recipe.shared, *recipe.steps, recipe.labels, *chosen]):
-        columns_of(text)
+    _ = recipe.templates  # raises where one is wrong
     return recipe
 
 
@@ -151,10 +170,11 @@ def drafts(recipe: Recipe, entry: Entry) -> Iterator[Draft | BadEntry]:
             fields[field] = value
     # A template may use either name of a column.
     values = {**entry.values, **fields}
-    for mark, chosen in recipe.combinations:
+    for mark, chosen in recipe.templates.variants:
         try:
             steps = tuple(_steps(recipe, entry, fields, values, chosen))
-            labels = {name: str(text) for name, text in _filled(recipe.labels, values).items()}
+            named = recipe.templates.labels.filled(values)
+            labels = {name: str(text) for name, text in named.items()}
         except InvalidSpec as error:
             yield BadEntry(
                 place=entry.place, reason=str(error), code=error.code, entry=entry, variant=mark
@@ -178,17 +198,13 @@ def _again(step: Step, copy: int) -> Step:
 
 
 def _steps(
-    recipe: Recipe, entry: Entry, set_by_row: Values, values: Values, variant: Values
+    recipe: Recipe, entry: Entry, set_by_row: Values, values: Values, variant: Template
 ) -> Iterator[Step]:
-    own = {
-        name: value
-        for name, value in set_by_row.items()
-        if name in FIELDS and not _is_template(recipe.shared.get(name))
-    }
-    for index, step in enumerate(recipe.steps or ({},)):
+    shared, open_ = recipe.templates.shared, recipe.templates.shared.open
+    own = {n: value for n, value in set_by_row.items() if n in FIELDS and n not in open_}
+    for index, step in enumerate(recipe.templates.steps):
         # A row's own texts are not looked into: only the recipe's name columns.
-        fields = {**_filled(recipe.shared, values), **own}
-        fields |= {**_filled(step, values), **_filled(variant, values)}
+        fields = {**shared.filled(values), **own, **step.filled(values), **variant.filled(values)}
         from_picture = index > 0 or entry.picture is not None
         if not from_picture:
             fields = {name: value for name, value in fields.items() if name not in OF_PICTURES}
@@ -219,23 +235,3 @@ def _check_around(recipe: Recipe) -> None:
             max_attempts=recipe.max_attempts,
             labels=dict.fromkeys(recipe.labels, "any"),
         )
-
-
-def _filled(fields: Values, values: Values) -> Values:
-    """The fields with the columns that their texts name."""
-    filled = {}
-    for name, value in fields.items():
-        try:
-            filled[name] = fill(value, values) if isinstance(value, str) else value
-        except InvalidSpec as error:
-            raise InvalidSpec(f"{name}: {error}") from None
-    return filled
-
-
-def _is_template(value: Any) -> bool:
-    return isinstance(value, str) and bool(columns_of(value))
-
-
-def _texts(tables: list[Values]) -> Iterator[str]:
-    for table in tables:
-        yield from (value for value in table.values() if isinstance(value, str))

@@ -4,7 +4,6 @@ import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,22 +82,15 @@ def submit_dataset(
         invited.update(found.pools)
         on_progress(progress)
 
-    with (
-        closing(Pictures(client.settings, client.objects)) as pictures,
-        ThreadPoolExecutor(1, thread_name_prefix="intake") as writer,
-    ):
+    with closing(Pictures(client.settings, client.objects)) as pictures:
         preparation = Preparation(recipe, client.models, client.settings, pictures)
-        entering: Future[Entered] | None = None
+        # One after the other: to prepare a chunk while the one before is written takes longer,
+        # since both are Python's work, and one thread has to wait for the other at each turn.
         for chunk in itertools.chain([begin], numbered):
             rows = preparation.rows(
                 chunk, client.batches.settled, lambda number: bool(early) and number not in early
             )
-            # The database writes one chunk while the next is prepared.
-            if entering is not None:
-                entered(entering.result())
-            entering = writer.submit(intake.enter, rows)
-        assert entering is not None, "there is a first chunk"
-        entered(entering.result())
+            entered(intake.enter(rows))
     return client.batches.finish(batch.id)
 
 

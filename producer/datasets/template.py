@@ -33,6 +33,29 @@ def parts(text: str) -> tuple[Part, ...]:
     return (*found, (literal + text[end:], None))
 
 
+class Template:
+    """Fields whose texts may name columns."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        """Raises InvalidSpec for a text that is no template."""
+        self._fields = dict(fields)
+        texts = {name: text for name, text in fields.items() if isinstance(text, str)}
+        #: Those that name a column, and so differ from row to row.
+        self.open = frozenset(name for name, text in texts.items() if columns_of(text))
+        plain = {name: fill(text, {}) for name, text in texts.items() if name not in self.open}
+        self._plain = self._fields | plain
+
+    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields with a row's values. Raises InvalidSpec as `fill`, naming the field."""
+        found = dict(self._plain)
+        for name in self.open:
+            try:
+                found[name] = fill(self._fields[name], values)
+            except InvalidSpec as error:
+                raise InvalidSpec(f"{name}: {error}") from None
+        return found
+
+
 def columns_of(text: str) -> list[str]:
     """The columns that a text names. Raises InvalidSpec."""
     return [column for _, column in parts(text) if column is not None]
