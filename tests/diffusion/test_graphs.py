@@ -1,6 +1,5 @@
 """Compiled graphs kept on disk give what compiled ones give, and only where they belong."""
 
-import gc
 import json
 import os
 import shutil
@@ -15,13 +14,14 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from worker.diffusion import Pipeline, graphs, keep_graphs
+from worker.diffusion.models import shared
 
 GREY = Image.new("RGB", (64, 64), "grey")
 
 
 def picture(folder, image=None, **options):
     """A small run in a pipeline that has to compile or load each of its graphs."""
-    gc.collect()  # else the models would be shared with the pipeline before
+    shared._held.clear()  # else the models would be those of a pipeline before
     pipe = Pipeline.from_pretrained(folder)
     options |= {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
     (result,) = pipe("a cat", image, **options)

@@ -8,6 +8,7 @@ from storage.models import Model
 from tests.reference.tiny import write_stable_diffusion
 from worker import warming
 from worker.diffusion import keep_graphs
+from worker.diffusion.models import shared
 from worker.loaded_models import LoadedModels, Wanted
 
 
@@ -15,6 +16,8 @@ def test_a_process_finds_what_another_compiled_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warming, "ROWS", (1, 2))
+    # Else the models of other tests, compiled for some sizes, could be taken for these.
+    monkeypatch.setattr(shared, "_held", {})
     source = write_stable_diffusion(tmp_path / "model")
     pipe = LoadedModels(budget=0).get(Wanted(Model(alias="tiny", source=str(source))))
     folder = tmp_path / "graphs"

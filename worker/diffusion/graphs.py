@@ -56,6 +56,8 @@ class Graphs:
             if self._desk is None:
                 self._desk = Path(tempfile.mkdtemp(prefix="latentmill-graphs-"))
                 atexit.register(shutil.rmtree, self._desk, ignore_errors=True)
+                # Set once: to add a variable later could move what other threads are reading.
+                os.environ |= {PLACE: str(self._desk), ENABLE: "0", TRUST: "0"}
         self.folder = folder
 
     @contextmanager
@@ -73,17 +75,11 @@ class Graphs:
             here.unlink(missing_ok=True)
         found = here.exists()
         lent = here.stat().st_mtime_ns if found else None
-        changes = {ENABLE: "1", PLACE: str(self._desk)} | ({TRUST: "1"} if found else {})
-        before = {name: os.environ.get(name) for name in (ENABLE, PLACE, TRUST)}
-        os.environ.update(changes)
+        os.environ |= {ENABLE: "1", TRUST: "1" if found else "0"}
         try:
             yield found
         finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            os.environ |= {ENABLE: "0", TRUST: "0"}
             self._put_away(inner, kept, lent)
 
     def drop(self, key: str) -> None:
