@@ -34,18 +34,17 @@ def warm(loop: DeviceLoop, models: Sequence[Model]) -> None:
         logger.info("warm: %s, %dx%d in %.1f s", model.alias, made.width, made.height, seconds)
 
 
-def compile_ahead(pipe: Any, size: tuple[int, int] | None = None) -> None:
-    """Compile every part of a pipeline for the batches that jobs of one size make, in pixels.
+def compile_ahead(pipe: Any) -> None:
+    """Compile every part of a pipeline for the batches that jobs of its default size make.
 
     Where graphs are kept on disk, later processes then find them there.
     """
-    width, height = size or pipe.default_size
     for rows in ROWS:
         pipe.forget_graphs()  # each number of rows has calls of its own size
         asked = [
             {
                 "prompt": f"{rows} warm, {index}",
-                "image": Image.new("RGB", (width, height), "grey"),
+                "image": Image.new("RGB", pipe.default_size, "grey"),
                 "num_inference_steps": 2,
                 "strength": 1.0,
             }

@@ -40,8 +40,9 @@ class Template:
         """Raises InvalidSpec for a text that is no template."""
         self._fields = dict(fields)
         texts = {name: text for name, text in fields.items() if isinstance(text, str)}
-        #: Those that name a column, and so differ from row to row.
-        self.open = frozenset(name for name, text in texts.items() if columns_of(text))
+        #: Those that name a column, and so differ from row to row; in the recipe's order, so that
+        #: of several that are wrong the first is named.
+        self.open = tuple(name for name, text in texts.items() if columns_of(text))
         plain = {name: fill(text, {}) for name, text in texts.items() if name not in self.open}
         self._plain = self._fields | plain
 

@@ -271,13 +271,13 @@ class Pipeline(ABC):
         """Latents in the form that was asked for; those of one shape are decoded together."""
         if output_type == "latent":
             return list(latents)
-        found: dict[int, np.ndarray] = {}
+        give = to_array if output_type == "np" else self.as_picture
+        found: dict[int, Any] = {}
         for alike in {latent.shape for latent in latents}:
             mine = [i for i, latent in enumerate(latents) if latent.shape == alike]
             pixels = self.decode_together([latents[i] for i in mine])
-            found.update(zip(mine, map(to_array, pixels), strict=True))
-        arrays = [found[i] for i in range(len(latents))]
-        return arrays if output_type == "np" else [to_picture(array) for array in arrays]
+            found.update(zip(mine, map(give, pixels), strict=True))
+        return [found[i] for i in range(len(latents))]
 
     def scheduler(self, override: str | Mapping[str, Any] | None = None) -> Scheduler:
         """The checkpoint's scheduler, or the one asked for instead."""
