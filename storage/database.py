@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import random
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
@@ -194,13 +196,28 @@ def _prepare_sqlite(connection: DBAPIConnection, _: Any) -> None:
     assert isinstance(connection, sqlite3.Connection)
     # The driver must not begin transactions by itself: _begin_sqlite does.
     connection.isolation_level = None
-    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    if mode != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     # Rows of a dataset enter its indexes in no order: 2 MB, the default, is too little for that.
     connection.execute("PRAGMA cache_size = -8192")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Readers beside the writer; a database is switched once, for good.
+
+    SQLite does not wait for others here, whatever the timeout: processes that open a new database
+    at the same moment would fail.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.02))
 
 
 def _begin_sqlite(connection: Connection) -> None:

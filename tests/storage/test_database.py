@@ -2,6 +2,7 @@ import socket
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"not a database" * 100)
     with pytest.raises(LedgerUnavailable, match="not a database"):
         Ledger.open(f"sqlite:///{file}").counts()
+
+
+def test_many_may_open_a_new_database_at_the_same_moment(tmp_path: Path) -> None:
+    def opens(url: str, start: threading.Barrier) -> None:
+        database = Database(url)
+        start.wait()
+        with database.writing() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS fruit (name TEXT)"))
+        database.close()
+
+    for number in range(30):
+        start = threading.Barrier(4)
+        url = f"sqlite:///{tmp_path}/{number}.sqlite3"
+        with ThreadPoolExecutor(4) as threads:
+            for opened in [threads.submit(opens, url, start) for _ in range(4)]:
+                opened.result()
 
 
 @pytest.mark.parametrize("method", ["counts", "reap", "jobs"])
