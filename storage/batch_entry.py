@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy import insert as plain_insert
@@ -14,8 +15,7 @@ from storage.clock import Now
 from storage.database import Database, among, insert_many, storable
 from storage.fairness import Turns
 from storage.jobs import State
-from storage.spec import Spec
-from storage.submission import has_key, make_jobs
+from storage.submission import NewJob, has_key, make_jobs
 from storage.tables import jobs
 
 DUPLICATE = "duplicate_key"
@@ -23,9 +23,8 @@ DUPLICATE = "duplicate_key"
 LONGEST_NAME = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewRow:
-    """A row that has led to a spec, to the key of a job that is there, or to nothing."""
+class NewRow(NamedTuple):
+    """A row that has led to a job, to the key of one that is there, or to nothing."""
 
     number: int
     place: str
@@ -39,7 +38,7 @@ class NewRow:
     #: Of the job's content.
     key: str | None = None
     #: Its key is the content's. None: a job with the key is there.
-    spec: Spec | None = None
+    job: NewJob | None = None
     pool: str = ""
     #: Its job waits for the batch's release.
     held: bool = False
@@ -126,7 +125,7 @@ class Intake:
                 row.key not in firsts or (firsts[row.key].held and not row.held)
             ):
                 firsts[row.key] = row
-        fresh = [row for row in firsts.values() if row.spec is not None]
+        fresh = [row for row in firsts.values() if row.job is not None]
         job_of, pools = self._make(connection, fresh)
         owners = _owners(connection, [key for key in firsts if key not in job_of])
         again = {
@@ -157,11 +156,14 @@ class Intake:
             return {}, Counter()
         made, ids = make_jobs(
             connection,
-            [row.spec for row in rows if row.spec is not None],
+            [
+                row.job._replace(run_at=HELD) if row.held else row.job
+                for row in rows
+                if row.job is not None
+            ],
             [row.pool for row in rows],
             self._batch,
             self._turns,
-            [HELD if row.held else None for row in rows],
         )
         found = {job["key"]: job["id"] for job in made if job["id"] in ids}
         return found, Counter(row.pool for row in rows if not row.held and row.key in found)
@@ -210,23 +212,22 @@ def _with_name(row: NewRow) -> NewRow:
         return row
     name = storable(row.entry)
     if len(name) <= LONGEST_NAME:
-        return replace(row, entry=name)
+        return row._replace(entry=name)
     reason = f"its name has {len(name)} characters, more than {LONGEST_NAME}"
-    return replace(row, entry=None, key=None, spec=None, code="invalid_spec", reason=reason)
+    return row._replace(entry=None, key=None, job=None, code="invalid_spec", reason=reason)
 
 
 def _gone(row: NewRow) -> NewRow:
-    return replace(row, code="job_gone", reason="its job has just been removed: submit again")
+    return row._replace(code="job_gone", reason="its job has just been removed: submit again")
 
 
 def _renamed(row: NewRow) -> NewRow:
     if not row.is_key:
-        return replace(row, entry=f"{row.entry}.row-{row.number}")
-    return replace(
-        row,
+        return row._replace(entry=f"{row.entry}.row-{row.number}")
+    return row._replace(
         entry=None,
         key=None,
-        spec=None,
+        job=None,
         code=row.code or DUPLICATE,
         reason=row.reason or f"{row.entry!r} is the name of an earlier row",
     )

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy import insert as plain_insert
@@ -23,6 +23,38 @@ _SEEDS = 2**32
 JobRow = dict[str, Any]
 
 
+class NewJob(NamedTuple):
+    """What the ledger keeps of a spec: plain values, which JSON has too."""
+
+    #: The spec itself, with all of its seeds, as JSON.
+    spec: str
+    key: str | None
+    #: Its first step's.
+    model: str
+    priority: int
+    max_attempts: int
+    #: Seconds since the epoch. None: at once.
+    run_at: float | None
+    deadline: float | None
+    webhook_url: str | None
+    labels: dict[str, str]
+
+
+def new_job(spec: Spec) -> NewJob:
+    """What the ledger keeps of a spec; seeds that were left open are drawn."""
+    return NewJob(
+        spec=_with_seeds(spec).model_dump_json(),
+        key=spec.key,
+        model=spec.steps[0].model,
+        priority=spec.priority,
+        max_attempts=spec.max_attempts,
+        run_at=spec.run_at.timestamp() if spec.run_at else None,
+        deadline=spec.deadline.timestamp() if spec.deadline else None,
+        webhook_url=spec.webhook_url,
+        labels=spec.labels,
+    )
+
+
 def submit(
     connection: Connection,
     specs: Sequence[Spec],
@@ -32,7 +64,7 @@ def submit(
     owner: str = "",
 ) -> list[Submitted]:
     """Enter specs, each in its pool and in their order; raises KeyConflict."""
-    rows, made = make_jobs(connection, specs, pools, batch, turns, owner=owner)
+    rows, made = make_jobs(connection, [*map(new_job, specs)], pools, batch, turns, owner=owner)
     holders = _holders(connection, owner, [r["key"] for r in rows if r["id"] not in made])
     found = []
     for spec, row in zip(specs, rows, strict=True):
@@ -47,21 +79,15 @@ def submit(
 
 def make_jobs(
     connection: Connection,
-    specs: Sequence[Spec],
+    new: Sequence[NewJob],
     pools: Sequence[str],
     batch: str | None,
     turns: Turns | LoneTurns,
-    times: Sequence[float | None] = (),
     owner: str = "",
 ) -> tuple[list[JobRow], set[str]]:
-    """Make a job of each spec whose key no job has; returns what would be one, and the new ids.
-
-    `times` may say for each, instead of its spec, when it shall run.
-    """
+    """Make a job of each whose key no job has; returns what would be one, and the new ids."""
     now = connection.execute(select(Now())).scalar_one()
-    rows = [_row(spec, pool, batch, owner, now) for spec, pool in zip(specs, pools, strict=True)]
-    for row, time in zip(rows, times, strict=False):
-        row["run_at"] = row["run_at"] if time is None else time
+    rows = [_row(job, pool, batch, owner, now) for job, pool in zip(new, pools, strict=True)]
     due = [row for row in rows if row["run_at"] <= now]
     queues = [(row["pool"], row["priority"]) for row in due]
     for row, turn in zip(due, turns.give(connection, queues) if due else (), strict=True):
@@ -69,9 +95,9 @@ def make_jobs(
     made = _insert(connection, rows)
     named = [
         {"job_id": row["id"], "name": name, "value": value}
-        for spec, row in zip(specs, rows, strict=True)
-        if row["id"] in made
-        for name, value in spec.labels.items()
+        for job, row in zip(new, rows, strict=True)
+        if job.labels and row["id"] in made
+        for name, value in job.labels.items()
     ]
     if named:
         connection.execute(plain_insert(labels), named)
@@ -112,26 +138,26 @@ def refuse(connection: Connection, spec: Spec, pool: str, code: str, message: st
     return entered
 
 
-def _row(spec: Spec, pool: str, batch: str | None, owner: str, now: float) -> JobRow:
+def _row(job: NewJob, pool: str, batch: str | None, owner: str, now: float) -> JobRow:
     return {
         "id": str(ULID()).lower(),
         "state": State.QUEUED,
         "pool": pool,
-        "priority": spec.priority,
-        "run_at": spec.run_at.timestamp() if spec.run_at else now,
-        "deadline": spec.deadline.timestamp() if spec.deadline else None,
-        "key": spec.key,
-        "spec": _with_seeds(spec).model_dump_json(),
+        "priority": job.priority,
+        "run_at": now if job.run_at is None else job.run_at,
+        "deadline": job.deadline,
+        "key": job.key,
+        "spec": job.spec,
         "batch": batch,
         "owner": owner,
-        "webhook_url": spec.webhook_url,
+        "webhook_url": job.webhook_url,
         "turn": None,
-        "next_model": spec.steps[0].model,
+        "next_model": job.model,
         "cancel_requested": False,
         "carries": False,
         "attempt": 0,
         "charged": 0,
-        "max_attempts": spec.max_attempts,
+        "max_attempts": job.max_attempts,
         "step": 0,
         "progress_done": 0,
         "progress_total": 0,

@@ -15,6 +15,7 @@ from producer.datasets.recipe import Recipe, Values
 from producer.datasets.submit import chunks, read_rows
 from storage.batch_entry import DUPLICATE, NewRow
 from storage.errors import InvalidSpec
+from storage.spec import parse_spec
 
 #: What CLIP's tokenizer never joins: each piece is one token or more.
 _PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
@@ -95,11 +96,12 @@ def _count(found: Findings, row: NewRow, keys: set[int]) -> list[Values]:
     if code is not None:
         found.codes[code] += 1
         return [{"place": row.place, "name": row.entry, "code": code, "reason": reason}]
-    if row.spec is None:
+    if row.job is None:
         found.done += 1
         return []
-    found.kinds[row.spec.steps[0].kind] += 1
-    if any(is_too_long(s.prompt) or is_too_long(s.negative_prompt) for s in row.spec.steps):
+    steps = parse_spec(row.job.spec).steps
+    found.kinds[steps[0].kind] += 1
+    if any(is_too_long(step.prompt) or is_too_long(step.negative_prompt) for step in steps):
         found.long_prompts += 1
         if len(found.long_places) < 3:
             found.long_places.append(row.place)

@@ -14,6 +14,7 @@ from storage.errors import InvalidSpec, LatentmillError, UnknownModel
 from storage.models import Model, check_chain, find_model
 from storage.settings import Settings
 from storage.spec import Spec, Step, explained
+from storage.submission import NewJob, new_job
 
 #: A row's number, and what there is of it so far.
 Numbered = tuple[int, Draft | BadEntry]
@@ -65,12 +66,12 @@ class Preparation:
                 continue
             try:
                 key, steps = _unless_error(keyed[number])
-                spec = None
+                job = None
                 if key not in done:
                     picture = _unless_error(brought.get(id(each.entry)))
-                    spec = self._spec(each, key, steps, picture)
+                    job = new_job(self._spec(each, key, steps, picture))
                 pool = self._model(steps[0]).pool
-                rows.append(_row(number, each, key, spec, pool, held(number)))
+                rows.append(_row(number, each, key, job, pool, held(number)))
             except LatentmillError as error:
                 bad = BadEntry(
                     place=each.entry.place, reason=str(error), code=error.code,
@@ -148,7 +149,7 @@ def _unless_error(value: Any) -> Any:
     return value
 
 
-def _row(number: int, draft: Draft, key: str, spec: Spec | None, pool: str, held: bool) -> NewRow:
+def _row(number: int, draft: Draft, key: str, job: NewJob | None, pool: str, held: bool) -> NewRow:
     return NewRow(
         number=number,
         place=draft.entry.place,
@@ -158,7 +159,7 @@ def _row(number: int, draft: Draft, key: str, spec: Spec | None, pool: str, held
         file=draft.entry.file,
         cells=_cells(draft.entry),
         key=key,
-        spec=spec,
+        job=job,
         pool=pool,
         held=held,
     )

@@ -18,10 +18,14 @@ from producer.datasets.source import read_source
 from storage.batch_entry import Entered
 from storage.batches import Batch
 from storage.broker import invite
+from storage.entering import enter_aside
 from storage.errors import BrokerUnavailable, InvalidSpec
+from storage.settings import require
 
 #: Rows that enter together, and the bytes of pictures that may come with them.
 CHUNK, CHUNK_BYTES = 1000, 64 * 2**20
+#: Chunks that enter by this process, before another one is worth its start.
+CHUNKS_HERE = 5
 
 
 @dataclass
@@ -71,7 +75,6 @@ def submit_dataset(
         recipe=recipe.plain(),
         pilot=first,
     )
-    intake = client.batches.intake(batch.id)
     progress, early = Progress(), frozenset(first)
     invited: Counter[str] = Counter()
 
@@ -84,13 +87,20 @@ def submit_dataset(
 
     with closing(Pictures(client.settings, client.objects)) as pictures:
         preparation = Preparation(recipe, client.models, client.settings, pictures)
-        # One after the other: to prepare a chunk while the one before is written takes longer,
-        # since both are Python's work, and one thread has to wait for the other at each turn.
-        for chunk in itertools.chain([begin], numbered):
-            rows = preparation.rows(
+        prepared = (
+            preparation.rows(
                 chunk, client.batches.settled, lambda number: bool(early) and number not in early
             )
+            for chunk in itertools.chain([begin], numbered)
+        )
+        # A process of its own pays for a long submission only.
+        intake = client.batches.intake(batch.id)
+        for rows in itertools.islice(prepared, CHUNKS_HERE):
             entered(intake.enter(rows))
+        if (following := next(prepared, None)) is not None:
+            url = require(client.settings, "database_url")
+            for found in enter_aside(url, batch.id, itertools.chain([following], prepared)):
+                entered(found)
     return client.batches.finish(batch.id)
 
 

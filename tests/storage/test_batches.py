@@ -11,6 +11,7 @@ from storage.batches import Batch, Batches, Status
 from storage.errors import NotFound
 from storage.jobs import Selection, State
 from storage.ledger import Ledger
+from storage.submission import new_job
 from tests.storage.specs import a_spec, finish
 
 
@@ -27,9 +28,9 @@ def create(batches: Batches, name: str = "apples", **values: Any) -> Batch:
 
 def row(number: int, key: str | None = None, **values: Any) -> NewRow:
     key = f"content-{number}" if key is None else key
-    spec = a_spec(key, key=key)
+    job = new_job(a_spec(key, key=key))
     place = f"list.csv:{number}"
-    given = {"place": place, "entry": f"a/{number}", "key": key, "spec": spec, "pool": "default"}
+    given = {"place": place, "entry": f"a/{number}", "key": key, "job": job, "pool": "default"}
     return NewRow(number=number, **{**given, **values})
 
 
@@ -94,7 +95,7 @@ def test_what_is_there_or_comes_is_skipped_and_what_failed_runs_again(
 
     keys = [f"content-{number}" for number in range(4)]
     assert batches.settled(keys) == {"content-0", "content-2"}
-    again = [row(0, spec=None), row(1), row(2, spec=None), row(3)]
+    again = [row(0, job=None), row(1), row(2, job=None), row(3)]
     entered = batches.intake(second.id).enter(again)
 
     assert entered.outcomes == {"skipped": 2, "job": 2}
@@ -148,7 +149,7 @@ def test_a_held_job_that_another_batch_wants_runs(batches: Batches, ledger: Ledg
     held, free = create(batches, pilot=[9]), create(batches)
     batches.intake(held.id).enter([row(0, held=True)])
     assert ledger.claim(worker="w", pool="default", lease_seconds=30) is None
-    batches.intake(free.id).enter([row(0, spec=None)])
+    batches.intake(free.id).enter([row(0, job=None)])
     assert run_all(ledger) == 1
 
 
