@@ -70,12 +70,19 @@ def bring_up(device: Device, graphs: Path | None = None) -> str:
         raise DeviceFailed(f"device {device} does not answer: {first_sentence(error)}") from None
     if two != 2.0:
         raise DeviceFailed(f"device {device} computes 1 + 1 = {two}")
-    # Elsewhere MindSpore keeps files of its backend beside the graphs: that could not be tried.
-    if graphs is not None and device.kind == "cpu":
+    if graphs is not None and keeps_graphs(device):
         from worker.diffusion import keep_graphs
 
         keep_graphs(graphs)
     return str(mindspore.__version__)
+
+
+def keeps_graphs(device: Device) -> bool:
+    """Whether compiled graphs are kept on disk.
+
+    Elsewhere MindSpore keeps files of its backend beside them: that could not be tried.
+    """
+    return device.kind == "cpu"
 
 
 def memory_bytes(device: Device) -> int:

@@ -22,7 +22,15 @@ from PIL import Image
 
 from storage.errors import BadOutput, DeviceFailed, InvalidModel, LatentmillError
 from storage.models import Model
-from worker.device import Device, bring_up, first_sentence, is_out_of_memory, memory_bytes
+from worker.compiling import ROWS, Compiling, need_of
+from worker.device import (
+    Device,
+    bring_up,
+    first_sentence,
+    is_out_of_memory,
+    keeps_graphs,
+    memory_bytes,
+)
 from worker.engine_terms import arguments, as_told, result_size
 from worker.finishing import finish
 from worker.loaded_models import LoadedModels, Wanted
@@ -36,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 #: Of a device's memory, the share that weights may take: the rest is for rows on their way.
 WEIGHTS_SHARE = 1 / 3
+#: The share that the weights of a model may take which another process compiles.
+ASIDE_SHARE = 1 / 6
 
 
 class DeviceLoop:
@@ -58,7 +68,8 @@ class DeviceLoop:
         self.loaded: tuple[str, ...] = ()
         self.meter = Meter()
         self._room = room or Room(None, str(device))
-        self._graphs = graphs
+        self._graphs = graphs if keeps_graphs(device) else None
+        self._compiling = Compiling(None)
         self._models = LoadedModels(model_memory or 0)
         self._inbox: queue.SimpleQueue[Passenger | None] = queue.SimpleQueue()
         self._waiting: list[Passenger] = []
@@ -104,9 +115,9 @@ class DeviceLoop:
     def _run(self) -> None:
         try:
             self.version = bring_up(self.device, self._graphs)
-            self._models.budget = self._models.budget or int(
-                memory_bytes(self.device) * WEIGHTS_SHARE
-            )
+            memory = memory_bytes(self.device)
+            self._models.budget = self._models.budget or int(memory * WEIGHTS_SHARE)
+            self._compiling = Compiling(self._graphs, int(memory * ASIDE_SHARE))
         except BaseException as error:
             self._ready.set_exception(error)
             return
@@ -122,6 +133,7 @@ class DeviceLoop:
                 # The thread must outlive its own mistakes: slots wait for each answer.
                 logger.exception("the device loop failed")
                 self._end_all([*self._waiting, *self._begun], error)
+        self._compiling.stop()
 
     def _take_in(self, wait: bool) -> bool:
         """Move what came into the waiting list; whether more may come."""
@@ -159,6 +171,8 @@ class DeviceLoop:
             return
         finally:
             self.loaded = self._models.aliases
+        self._current = turn.key
+        pipe.ask_before_compiling(partial(self._may_compile, pipe))
         if turn.admits:
             joined = self._admit(wanted, pipe)
             shape = joined[0].key[1] if shape is None and joined else shape
@@ -171,7 +185,7 @@ class DeviceLoop:
         for passenger in self._begun:
             members.setdefault(passenger.key, []).append(passenger)
         rows = {key: len(group) for key, group in members.items()}
-        for passenger in self._waiting:
+        for passenger in self._able():
             # With whichever rows of its model there are; its own size shows when it has begun.
             key = next((k for k in rows if k[0] == passenger.wanted), (passenger.wanted, None))
             members.setdefault(key, []).append(passenger)
@@ -194,11 +208,34 @@ class DeviceLoop:
             )
         return groups
 
+    def _able(self) -> list[Passenger]:
+        """Waiting requests, without those for which rows in flight would wait for a compilation.
+
+        Another process compiles for them; with nothing in flight it is done here.
+        """
+        if not self._begun:
+            return list(self._waiting)
+        able = []
+        for passenger in self._waiting:
+            pipe = self._models.ready(passenger.wanted)
+            if pipe is None or self._compiling.is_met(need_of(passenger.request, pipe), pipe):
+                able.append(passenger)
+        return able
+
+    def _may_compile(self, pipe: Any) -> bool:
+        """Whether another batch size for the current group keeps no rows of others waiting."""
+        wanted, shape = self._current
+        # Without a shape it has just begun, and none of its model were in flight.
+        if all(p.wanted == wanted and shape in (None, p.row.latent.shape) for p in self._begun):
+            return True
+        mine = next(p for p in [*self._begun, *self._waiting] if p.wanted == wanted)
+        return self._compiling.is_met(need_of(mine.request, pipe, ROWS[-1]), pipe)
+
     def _admit(self, wanted: Wanted, pipe: Any) -> list[Passenger]:
         """Begin what waits for this model, as far as there is room."""
         begun = [passenger for passenger in self._begun if passenger.wanted == wanted]
         most = min((self._room.rows(*key(p)) for p in begun), default=UNMEASURED)
-        mine = [passenger for passenger in self._waiting if passenger.wanted == wanted]
+        mine = [passenger for passenger in self._able() if passenger.wanted == wanted]
         mine.sort(key=lambda passenger: (-passenger.request.priority, passenger.arrived))
         mine = mine[: max(0, most - len(begun))]
         try:
@@ -268,6 +305,8 @@ class DeviceLoop:
                     if isinstance(ending, Exception):
                         raise ending
                     self.meter.add("results")
+                    if passenger.request.picture:
+                        self._compiling.note(need_of(passenger.request, pipe))
                     self._end(passenger, ending)
 
     def _step(self, pipe: Any, group: Sequence[Passenger]) -> list[Passenger]:

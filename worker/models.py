@@ -14,9 +14,9 @@ from storage.errors import LatentmillError, Unavailable
 from storage.models import Model, load_models
 from storage.settings import load_settings
 from worker.checkpoint_source import locate
+from worker.compiling import compile_ahead
 from worker.device import Device, bring_up, pin
 from worker.loaded_models import LoadedModels, Wanted
-from worker.warming import compile_ahead
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Loading and compiling models before the first job asks for them."""
+"""A worker loads models before the first job asks for them."""
 
 import logging
 import time
@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 #: What a model is asked for. Few steps do: each of its parts is compiled at its first call.
 WORDS: dict[str, Any] = {"prompt": "warm", "num_inference_steps": 2}
 
-#: Rows that are stepped together: with guidance, batches of 2 to 16 places.
-ROWS = (1, 2, 4, 8)
-
 
 def warm(loop: DeviceLoop, models: Sequence[Model]) -> None:
     """Make a small picture with each model, at the size it was trained for.
@@ -32,30 +29,6 @@ def warm(loop: DeviceLoop, models: Sequence[Model]) -> None:
         made = _make(loop, model, Text2Img(model=model.alias, **WORDS), None)
         seconds = time.monotonic() - begun
         logger.info("warm: %s, %dx%d in %.1f s", model.alias, made.width, made.height, seconds)
-
-
-def compile_ahead(pipe: Any) -> None:
-    """Compile every part of a pipeline for the batches that jobs of its default size make.
-
-    Where graphs are kept on disk, later processes then find them there.
-    """
-    for rows in ROWS:
-        pipe.forget_graphs()  # each number of rows has calls of its own size
-        asked = [
-            {
-                "prompt": f"{rows} warm, {index}",
-                "image": Image.new("RGB", pipe.default_size, "grey"),
-                "num_inference_steps": 2,
-                "strength": 1.0,
-            }
-            for index in range(rows)
-        ]
-        pipe.look_ahead(asked)
-        begun = [pipe.begin(**each) for each in asked]
-        pipe.step(begun)
-        pipe.decode_together([row.latent for row in begun])
-    pipe.forget_graphs()
-    pipe.look_ahead([{"prompt": "one that comes alone"}])  # the empty one is remembered
 
 
 def _make(loop: DeviceLoop, model: Model, step: Step, source: Image.Image | None) -> Rendered:

@@ -57,6 +57,16 @@ def test_a_size_is_compiled_once_it_would_have_saved_its_compilation() -> None:
     assert machine.compiled == [1, 16]
 
 
+def test_a_size_that_may_not_be_compiled_yet_is_as_soon_as_it_may() -> None:
+    machine = Machine(compiling=20.0)
+    machine.calls.may_compile = lambda: False
+    for _ in range(10):
+        machine.ask(1)
+        assert machine.ask(16) == [1] * 16
+    machine.calls.may_compile = lambda: True
+    assert machine.ask(16) == [16]
+
+
 def test_a_size_that_turns_out_slow_is_not_used_again() -> None:
     machine = Machine(compiling=1.0, run=lambda size: size * size)
     for _ in range(2):

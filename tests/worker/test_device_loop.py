@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from storage.models import Model
 from storage.spec import Img2Img, Text2Img
 from tests.reference.make_pipelines import picture
 from tests.reference.tiny import write_stable_diffusion
+from worker.compiling import Need
 from worker.device import Device
 from worker.device_loop import DeviceLoop
 from worker.loaded_models import Wanted
@@ -399,3 +400,94 @@ def test_the_meter_knows_calls_rows_and_results(loop: DeviceLoop, models: dict[s
     assert other["calls"] == one["calls"] + 5
     assert other["rows"] == one["rows"] + 5
     assert after["idle_seconds"] + after["finish_seconds"] < after["up_seconds"]
+
+
+class Aside:
+    """Stands for the process that compiles for others: `met` says what it is done with."""
+
+    def __init__(self, met: Callable[[Need], bool]) -> None:
+        self.met = met
+        self.noted: list[Need] = []
+
+    def is_met(self, need: Need, _: Any) -> bool:
+        return self.met(need)
+
+    def note(self, need: Need) -> None:
+        self.noted.append(need)
+
+
+@pytest.mark.parametrize(("done_at", "begins"), [(12, range(12, 20)), (None, [20])])
+def test_rows_in_flight_do_not_wait_for_what_another_request_needs_compiled(
+    loop: DeviceLoop,
+    models: dict[str, Model],
+    monkeypatch: pytest.MonkeyPatch,
+    done_at: int | None,
+    begins: Sequence[int],
+) -> None:
+    """It begins when the other process is done, or when nothing is in flight any more."""
+    sizes, seen = {(64, 64)}, []
+    aside = Aside(lambda need: need.size in sizes)
+    monkeypatch.setattr(loop, "_compiling", aside)
+    monkeypatch.setattr(loop, "_room", Room(None, "cpu"))  # other tests leave less
+    long = Text2Img(prompt="a cat", **{**SHORT, "num_inference_steps": 19})
+    wide = Text2Img(prompt="a dog", width=72, **SHORT)
+
+    class Other(Watch):
+        def report(self, done: int, total: int, *_: Any) -> None:
+            seen.append(first.done)
+
+    class First(Watch):
+        def report(self, done: int, total: int, *_: Any) -> None:
+            super().report(done, total)
+            if done == 3:
+                self.other = send(wide, Other())
+            if done == done_at:
+                sizes.add((72, 64))
+
+    def send(step: Text2Img, watch: Watch) -> "Future[Rendered]":
+        model = models["tiny"]
+        return loop.submit(
+            Request(step=step, model=model, source=None, following=None, picture=True, watch=watch)
+        )
+
+    first = First()
+    assert send(long, first).result().width == 64
+    assert first.other.result().width == 72
+    assert first.total == 20  # PNDM takes one more
+    assert seen[0] in begins
+    assert [need.size for need in aside.noted][-1] == (72, 64)
+
+
+def test_a_larger_batch_is_not_compiled_while_rows_of_others_are_in_flight(
+    loop: DeviceLoop, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, answers = set(), []
+    aside = Aside(lambda need: need.rows == 1 or "all" in ready)
+    monkeypatch.setattr(loop, "_compiling", aside)
+    monkeypatch.setattr(loop, "_room", Room(None, "cpu"))  # other tests leave less
+    pipe = loop._models.get(Wanted(models["tiny"]))
+
+    class Asking(Watch):
+        def report(self, done: int, total: int, *_: Any) -> None:
+            if done == 0:
+                return  # they may begin together
+            alone = len(loop._begun) == 1
+            may = [calls.may_compile() for calls in pipe.calls]
+            ready.add("all")
+            answers.append((alone, *may, pipe.predictions.may_compile()))
+            ready.clear()
+
+    def send(**values: Any) -> "Future[Rendered]":
+        step = Text2Img(prompt="a cat", **{**SHORT, **values})
+        model, watch = models["tiny"], Asking()
+        return loop.submit(
+            Request(step=step, model=model, source=None, following=None, picture=True, watch=watch)
+        )
+
+    for future in [send(num_inference_steps=9), send(width=72)]:
+        future.result()
+    assert {len(set(answer[1:-1])) for answer in answers} == {1}
+    assert {(alone, may, then) for alone, may, *_, then in answers} == {
+        (True, True, True),
+        (False, False, True),
+    }

@@ -37,7 +37,7 @@ class Measured:
         nearest = min(self.seconds, key=lambda known: abs(math.log(known / size)))
         return self.seconds[nearest] * (size / nearest) ** GROWTH
 
-    def sizes(self, count: int) -> list[int]:
+    def sizes(self, count: int, may_compile: Callable[[], bool]) -> list[int]:
         """The sizes of the calls for `count` places; those not yet compiled are then."""
         if not self.seconds:
             return cover(count, {s: s**GROWTH for s in self.compiled or {fitting(count)}})[0]
@@ -45,7 +45,7 @@ class Measured:
         best, shorter = cover(count, {s: self.expected(s) for s in SIZES})
         self.lost += longer - shorter
         new = set(best) - self.compiled
-        if not new or self.lost < self.compiling * len(new):
+        if not new or self.lost < self.compiling * len(new) or not may_compile():
             return compiled
         self.lost = 0.0
         return best
@@ -70,6 +70,8 @@ class Calls:
 
     def __init__(self, model: Model, clock: Callable[[], float] = time.perf_counter) -> None:
         self._model, self._clock = model, clock
+        #: Asked before another size is compiled.
+        self.may_compile: Callable[[], bool] = lambda: True
         self._measured: dict[tuple[tuple[int, ...], ...], Measured] = {}
 
     def __call__(self, places: Sequence[Place]) -> Iterator[tuple[np.ndarray, ...]]:
@@ -79,7 +81,7 @@ class Calls:
         form = tuple(np.shape(array) for array in places[0])
         measured = self._measured.setdefault(form, Measured())
         start = 0
-        for size in measured.sizes(len(places)):
+        for size in measured.sizes(len(places), self.may_compile):
             part = list(places[start : start + size])
             filled = part + part[-1:] * (size - len(part))
             yield from list(zip(*self._timed(measured, size, filled), strict=True))[: len(part)]

@@ -162,11 +162,21 @@ class Pipeline(ABC):
     def models(self) -> list[nn.Cell]:
         """The models on the device; checkpoints that have one in common share it."""
 
+    @property
+    def calls(self) -> list[Calls]:
+        """Of all that is compiled."""
+        encoders = [encoder.encodings for encoder in self.prompt_encoders]
+        return [self.predictions, self.encodings, self.decodings, *encoders]
+
     def forget_graphs(self) -> None:
         """All compiled graphs were freed."""
-        encoders = [encoder.encodings for encoder in self.prompt_encoders]
-        for calls in (self.predictions, self.encodings, self.decodings, *encoders):
+        for calls in self.calls:
             calls.forget()
+
+    def ask_before_compiling(self, may_compile: Callable[[], bool]) -> None:
+        """Another batch size, which only saves time, is compiled when this says yes."""
+        for calls in self.calls:
+            calls.may_compile = may_compile
 
     @abstractmethod
     def predict(
