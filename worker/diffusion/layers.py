@@ -9,7 +9,9 @@ Each layer computes the same function everywhere; only the operators differ:
 | Gelu | x (erf(x / sqrt 2) / 2 + 1/2) | gelu |
 | attention | BatchMatMul over rows times heads, long queries in chunks | flash_attention_score |
 
-The CPU's plain norms and `gelu` are two to five times slower than these forms.
+The CPU's plain norms and `gelu` are two to five times slower than these forms. Its broadcasts and
+transpositions keep indices, of twice to four times their result's bytes, for each place in each
+graph: large ones are avoided.
 
 Parameters bear the names that torch gives them (`weight`, `bias`), so that a checkpoint's key is
 the path of attributes. They start as untouched zeros, which cost neither time nor memory.
@@ -104,8 +106,14 @@ class Conv2d(nn.Cell):
         )
         self.bias_add = ops.BiasAdd()
 
-    def construct(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """`added` (n, out_channels) joins the bias, which there must be then."""
         y = self.convolve(x, self.weight)
+        if added is not None:
+            # As if each sample's channels were channels of their own: one pass for both.
+            n, c, h, w = y.shape
+            bias = ops.reshape(self.bias + added, (n * c,))
+            return ops.reshape(self.bias_add(ops.reshape(y, (1, n * c, h, w)), bias), y.shape)
         return y if self.bias is None else self.bias_add(y, self.bias)
 
 
@@ -156,7 +164,8 @@ class LayerNorm(nn.Cell):
         zeros, ones = ops.zeros((rows,), x.dtype), ops.ones((rows,), x.dtype)
         y = ops.reshape(x, (1, rows, self.channels, 1))
         y = ops.reshape(self.normalize(y, ones, zeros, zeros, ones)[0], (rows, self.channels))
-        return ops.reshape(self.bias_add(y * self.weight, self.bias), x.shape)
+        weight = ops.tile(ops.reshape(self.weight, (1, self.channels)), (rows, 1))
+        return ops.reshape(self.bias_add(y * weight, self.bias), x.shape)
 
 
 class Embedding(nn.Cell):
@@ -218,7 +227,7 @@ class MultiHeadAttention(nn.Cell):
         """
         if self.fused and bias is None and q.dtype != ms.float32:
             return self.flash(q, k, v)
-        n, s, c = q.shape
+        n, s, _ = q.shape
         if self.upcast:
             q, k = ops.cast(q, ms.float32), ops.cast(k, ms.float32)
         q, k, v = self.split(q * self.scale), self.split(k), self.split(v)
@@ -230,21 +239,16 @@ class MultiHeadAttention(nn.Cell):
                 scores = scores + self.mask(s, scores.dtype)[start : start + rows]
             if bias is not None:
                 shape = scores.shape
-                scores = ops.reshape(scores, (n, self.heads, shape[1], shape[2]))
-                scores = scores + ops.expand_dims(bias[:, start : start + rows], 1)
+                scores = ops.reshape(scores, (self.heads, n, shape[1], shape[2]))
+                scores = scores + ops.expand_dims(bias[:, start : start + rows], 0)
                 scores = ops.reshape(scores, shape)
             chunks = (*chunks, self.mix(ops.cast(ops.softmax(scores, -1), v.dtype), v))
         y = chunks[0] if len(chunks) == 1 else ops.concat(chunks, 1)
-        y = ops.transpose(ops.reshape(y, (n, self.heads, s, self.head_channels)), (0, 2, 1, 3))
-        return ops.reshape(y, (n, s, c))
+        return y if self.heads == 1 else ops.concat(ops.split(y, n, 0), 2)
 
     def split(self, x: Tensor) -> Tensor:
-        """(n, s, heads * d) to (n * heads, s, d): three axes are faster than four on the CPU."""
-        n, s, _ = x.shape
-        if self.heads == 1:
-            return x
-        x = ops.reshape(x, (n, s, self.heads, self.head_channels))
-        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (n * self.heads, s, self.head_channels))
+        """(n, s, heads * d) to (heads * n, s, d)."""
+        return x if self.heads == 1 else ops.concat(ops.split(x, self.head_channels, 2), 0)
 
     def mask(self, length: int, dtype: ms.dtype) -> Tensor:
         """(length, length), minus a large number where a token would look ahead."""

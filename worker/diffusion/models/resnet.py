@@ -30,10 +30,8 @@ class ResnetBlock2D(nn.Cell):
         self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if changes else None
 
     def construct(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        y = self.conv1(ops.silu(self.norm1(x)))
-        if self.time_emb_proj is not None:
-            t = self.time_emb_proj(time)
-            y = y + ops.reshape(t, (t.shape[0], t.shape[1], 1, 1))
+        added = None if self.time_emb_proj is None else self.time_emb_proj(time)
+        y = self.conv1(ops.silu(self.norm1(x)), added)
         y = self.conv2(ops.silu(self.norm2(y)))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
