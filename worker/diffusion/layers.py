@@ -29,7 +29,9 @@ from mindspore.common.initializer import initializer
 from worker.diffusion.graphs import kept
 
 #: Attention scores held at once on the CPU (floats): longer queries are taken in chunks.
-SCORES_AT_ONCE = 2**27
+SCORES_AT_ONCE = 2**25
+#: Numbers from which on two plain passes are faster than a transposition or a broadcast.
+LARGE = 2**17
 
 
 def compiled(cell: nn.Cell, *made_of: object) -> nn.Cell:
@@ -164,7 +166,9 @@ class LayerNorm(nn.Cell):
         zeros, ones = ops.zeros((rows,), x.dtype), ops.ones((rows,), x.dtype)
         y = ops.reshape(x, (1, rows, self.channels, 1))
         y = ops.reshape(self.normalize(y, ones, zeros, zeros, ones)[0], (rows, self.channels))
-        weight = ops.tile(ops.reshape(self.weight, (1, self.channels)), (rows, 1))
+        weight = self.weight
+        if x.size >= LARGE:
+            weight = ops.tile(ops.reshape(weight, (1, self.channels)), (rows, 1))
         return ops.reshape(self.bias_add(y * weight, self.bias), x.shape)
 
 
@@ -243,12 +247,29 @@ class MultiHeadAttention(nn.Cell):
                 scores = scores + ops.expand_dims(bias[:, start : start + rows], 0)
                 scores = ops.reshape(scores, shape)
             chunks = (*chunks, self.mix(ops.cast(ops.softmax(scores, -1), v.dtype), v))
-        y = chunks[0] if len(chunks) == 1 else ops.concat(chunks, 1)
-        return y if self.heads == 1 else ops.concat(ops.split(y, n, 0), 2)
+        return self.merge(chunks[0] if len(chunks) == 1 else ops.concat(chunks, 1), n)
 
     def split(self, x: Tensor) -> Tensor:
         """(n, s, heads * d) to (heads * n, s, d)."""
-        return x if self.heads == 1 else ops.concat(ops.split(x, self.head_channels, 2), 0)
+        n, s, _ = x.shape
+        h, d = self.heads, self.head_channels
+        if h == 1:
+            return x
+        if x.size < LARGE:
+            x = ops.transpose(ops.reshape(x, (n, s, h, d)), (2, 0, 1, 3))
+            return ops.reshape(x, (h * n, s, d))
+        return ops.concat(ops.split(x, d, 2), 0)
+
+    def merge(self, x: Tensor, n: int) -> Tensor:
+        """(heads * n, s, d) to (n, s, heads * d)."""
+        _, s, d = x.shape
+        h = self.heads
+        if h == 1:
+            return x
+        if x.size < LARGE:
+            x = ops.transpose(ops.reshape(x, (h, n, s, d)), (1, 2, 0, 3))
+            return ops.reshape(x, (n, s, h * d))
+        return ops.concat(ops.split(x, n, 0), 2)
 
     def mask(self, length: int, dtype: ms.dtype) -> Tensor:
         """(length, length), minus a large number where a token would look ahead."""
