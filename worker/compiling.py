@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from storage.models import Model
-from worker.device import Device, bring_up, pin
+from worker.device import Device, bring_up, first_sentence, pin
 from worker.engine_terms import result_size
 from worker.loaded_models import LoadedModels, Wanted
 from worker.rendering import Request
@@ -113,7 +113,10 @@ class Compiling:
 
     def _begin(self, need: Need) -> None:
         command = [sys.executable, "-P", "-m", "worker.compiling"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        # In a session of its own: Ctrl-C is this one's.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         self._for = need
         assert self._process.stdin is not None
         words = {"folder": str(self._folder), "need": need.plain()}
@@ -138,11 +141,11 @@ class Compiling:
 
     def _mark(self, need: Need) -> Path:
         """A file that says that the graphs of a need are in the folder."""
-        from worker.diffusion.graphs import surroundings
+        from worker.diffusion.graphs import MARK, surroundings
 
         assert self._folder is not None
         made_of = json.dumps([need.plain(), surroundings()], sort_keys=True)
-        return self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()}.met"
+        return self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()}{MARK}"
 
 
 def compile_ahead(
@@ -185,8 +188,11 @@ def main() -> None:
     os.nice(NICENESS)
     device = Device.parse("cpu")
     pin(device)
-    bring_up(device, Path(words["folder"]))
-    compile_ahead(LoadedModels(budget=0).get(Wanted(model)), **asked)
+    try:
+        bring_up(device, Path(words["folder"]))
+        compile_ahead(LoadedModels(budget=0).get(Wanted(model)), **asked)
+    except Exception as error:
+        sys.exit(f"compiling aside: {first_sentence(error)}")
 
 
 if __name__ == "__main__":

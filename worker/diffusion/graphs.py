@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 #: Seconds after which a graph that nobody has used is removed.
 UNUSED = 60 * 86400
 
+#: The ending of files that say what has been compiled.
+MARK = ".met"
+
 #: MindSpore's: whether it keeps graphs, where, and that it takes what lies there.
 ENABLE, PLACE, TRUST = (
     "MS_COMPILER_CACHE_ENABLE",
@@ -103,7 +106,7 @@ class Graphs:
 
 
 def remove_unused(folder: Path) -> None:
-    for file in folder.glob("*.mindir*"):
+    for file in [*folder.glob("*.mindir*"), *folder.glob(f"*{MARK}")]:
         with suppress(OSError):
             if file.stat().st_mtime < time.time() - UNUSED:
                 file.unlink()
