@@ -121,8 +121,9 @@ def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, folder, caplog):
 
 def test_what_nobody_uses_is_removed(tmp_path):
     for name, age in (("old", graphs.UNUSED + 60), ("new", 60)):
-        (tmp_path / f"{name}.mindir").write_bytes(b"x")
-        os.utime(tmp_path / f"{name}.mindir", (time.time() - age,) * 2)
+        for file in (tmp_path / f"{name}.mindir", tmp_path / f"{name}{graphs.MARK}"):
+            file.write_bytes(b"x")
+            os.utime(file, (time.time() - age,) * 2)
     keep_graphs(tmp_path)
     keep_graphs(None)
-    assert [file.stem for file in tmp_path.iterdir()] == ["new"]
+    assert {file.stem for file in tmp_path.iterdir()} == {"new"}
