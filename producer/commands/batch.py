@@ -21,6 +21,9 @@ from producer.datasets.submit import Progress, submit_dataset
 from producer.description import when
 from storage.batches import Batch, Counts, Status
 
+#: Sizes of results that are worth a word: each is compiled for itself.
+MANY_SIZES = 8
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(batch_watch.watch)
 app.command()(batch_pilot.pilot)
@@ -219,6 +222,7 @@ def _check(client: Client, source: str, recipe: Recipe, bad: Path, as_json: bool
                 "bad_by_code": dict(found.codes),
                 "bad_file": str(bad) if found.bad else None,
                 "long_prompts": found.long_prompts,
+                "sizes": found.sizes,
             }
         )
     else:
@@ -237,4 +241,9 @@ def _say_findings(found: Findings, bad: Path) -> None:
         say(
             f"warning: {found.long_prompts:,} rows have prompts of which CLIP reads only the"
             f" beginning ({', '.join(found.long_places)} …)"
+        )
+    if found.sizes > MANY_SIZES:
+        say(
+            f"warning: the results have {found.sizes:,} sizes, those of their pictures, and the"
+            " model is compiled for each: give the recipe a width and height"
         )

@@ -38,6 +38,8 @@ class Findings:
     long_prompts: int = 0
     #: The places of the first of them.
     long_places: list[str] = field(default_factory=list)
+    #: How many sizes the results have that take them from their pictures.
+    sizes: int = 0
 
     @property
     def bad(self) -> int:
@@ -66,6 +68,7 @@ def check_dataset(
         for chunk in chunks(read_rows(client, source, recipe)):
             for row in preparation.rows(chunk, settled, lambda _: False):
                 yield from _count(found, row, keys)
+            found.sizes = len(preparation.sizes)
             on_progress(found)
 
     objects = client.objects if settings.s3_endpoint_url else None

@@ -13,7 +13,7 @@ from storage.batch_entry import NewRow
 from storage.errors import InvalidSpec, LatentmillError, UnknownModel
 from storage.models import Model, check_chain, find_model
 from storage.settings import Settings
-from storage.spec import Spec, Step, explained
+from storage.spec import SIZE_MULTIPLE, Spec, Step, explained
 from storage.submission import NewJob, new_job
 
 #: A row's number, and what there is of it so far.
@@ -41,6 +41,8 @@ class Preparation:
         """Without `store` every picture is looked at wherever it lies, and none is stored."""
         self._recipe, self._models, self._settings = recipe, models, settings
         self._pictures, self._store = pictures, store
+        #: Width and height of results that have their picture's size, where that is known.
+        self.sizes: set[tuple[int, int]] = set()
         #: The values of steps that their models allow, without texts, seeds and pictures.
         self._allowed = lru_cache(4096)(self._check)
 
@@ -122,6 +124,9 @@ class Preparation:
         size = picture.size if picture else None
         known = {"prompt", "negative_prompt", "seed", "image"}
         self._allowed(tuple((type(s), s.model_dump_json(exclude=known)) for s in steps), size)
+        if size is not None and None in (steps[0].width, steps[0].height):
+            width, height = (side - side % SIZE_MULTIPLE for side in size)
+            self.sizes.add((steps[0].width or width, steps[0].height or height))
         with explained():
             return Spec(
                 steps=with_image(steps, picture.image) if picture else tuple(steps),

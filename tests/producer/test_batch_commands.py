@@ -114,7 +114,7 @@ def test_a_dry_run_stores_nothing_and_writes_the_bad_rows(
     assert said.status == 1
     assert line(said.out) == {
         "rows": 4, "done": 0, "jobs": {"img2img": 3}, "bad": 1, "bad_file": "bad.jsonl",
-        "bad_by_code": {"invalid_image": 1}, "long_prompts": 1,
+        "bad_by_code": {"invalid_image": 1}, "long_prompts": 1, "sizes": 1,
     }  # fmt: skip
     (bad,) = (json.loads(each) for each in Path("bad.jsonl").read_text().splitlines())
     assert (bad["place"], bad["code"]) == ("apples.jsonl:3", "invalid_image")
@@ -123,6 +123,27 @@ def test_a_dry_run_stores_nothing_and_writes_the_bad_rows(
     assert "CLIP reads only the beginning (apples.jsonl:4" in run(
         "batch", "submit", *arguments, "--dry-run"
     ).out.replace("\n", " ")
+
+
+def test_a_dry_run_warns_of_many_sizes(
+    unset: Run, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = [{"file_name": f"wide-{i}.png", "prompt": "a pear"} for i in range(10)]
+    for i, each in enumerate(pictures):
+        # Two of them in one multiple of 8.
+        Image.new("RGB", (100 + 4 * i, 64), "red").save(tmp_path / each["file_name"])
+    said = unset("batch", "submit", *make(0, *pictures), "--dry-run", "--json")
+    assert line(said.out)["sizes"] == 6
+    assert "sizes" not in unset("batch", "submit", *make(0, *pictures), "--dry-run").out
+
+    pictures *= 2
+    for i, each in enumerate(pictures):
+        pictures[i] = {**each, "height": 64 + 8 * (i // 10)}
+    warned = unset("batch", "submit", *make(0, *pictures), "--dry-run").out
+    assert "the results have 12 sizes, those of their pictures" in warned.replace("\n", " ")
+    one = unset("batch", "submit", *make(0, *pictures, width=64), "--dry-run", "--json")
+    assert line(one.out)["sizes"] == 0
 
 
 def test_a_dry_run_needs_no_services(
