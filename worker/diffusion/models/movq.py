@@ -10,7 +10,13 @@ from worker.diffusion.layers import Conv2d, Embedding, GroupNorm, nearest_upsamp
 from worker.diffusion.models.config import divides, read_config, require
 from worker.diffusion.models.resnet import Downsample2D, Upsample2D
 from worker.diffusion.models.transformer import Attention, feature_map, tokens
-from worker.diffusion.models.vae import EPS, MidBlock, SpatialAttention, resnets
+from worker.diffusion.models.vae import (
+    EPS,
+    AutoencoderConfig,
+    MidBlock,
+    SpatialAttention,
+    resnets,
+)
 
 #: The groups of every norm of the decoder, whatever the configuration says of the encoder's.
 SPATIAL_GROUPS = 32
@@ -27,18 +33,11 @@ UP_BLOCKS = {"UpDecoderBlock2D": False, "AttnUpDecoderBlock2D": True}
 
 
 @dataclass(frozen=True)
-class MovqConfig:
+class MovqConfig(AutoencoderConfig):
     """The fields of a MoVQ's `config.json` that are read here."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
     latent_channels: int = 3
     num_vq_embeddings: int = 256
-    norm_num_groups: int = 32
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "MovqConfig":
@@ -52,11 +51,6 @@ class MovqConfig:
         divides(values["norm_num_groups"], values["block_out_channels"], "movq norm_num_groups")
         divides(SPATIAL_GROUPS, values["block_out_channels"], "movq's number of groups")
         return cls(**values)
-
-    @property
-    def downscale(self) -> int:
-        """Pixels for each latent position along one axis."""
-        return 2 ** (len(self.block_out_channels) - 1)
 
 
 class Movq:

@@ -26,8 +26,8 @@ FIXED = {
 
 
 @dataclass(frozen=True)
-class VaeConfig:
-    """The fields of an autoencoder's `config.json` that are read here."""
+class AutoencoderConfig:
+    """The fields that every autoencoder's `config.json` has."""
 
     in_channels: int = 3
     out_channels: int = 3
@@ -37,6 +37,17 @@ class VaeConfig:
     layers_per_block: int = 1
     latent_channels: int = 4
     norm_num_groups: int = 32
+
+    @property
+    def downscale(self) -> int:
+        """Pixels for each latent position along one axis."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclass(frozen=True)
+class VaeConfig(AutoencoderConfig):
+    """The fields of a KL autoencoder's `config.json` that are read here."""
+
     scaling_factor: float = 0.18215
     #: Half precision is too narrow for it. Left out of the fingerprint: the latents are the same.
     force_upcast: bool = field(default=False, repr=False)
@@ -49,11 +60,6 @@ class VaeConfig:
         require(values["up_block_types"], ("UpDecoderBlock2D",), "vae up_block_types")
         divides(values["norm_num_groups"], values["block_out_channels"], "vae norm_num_groups")
         return cls(**values)
-
-    @property
-    def downscale(self) -> int:
-        """Pixels for each latent position along one axis."""
-        return 2 ** (len(self.block_out_channels) - 1)
 
 
 class Vae:
