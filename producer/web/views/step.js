@@ -1,6 +1,14 @@
 // The fields of one step. An empty one leaves the value to the model.
 import { h, setText } from "../dom.js";
 
+/** As storage/spec.py names them, without the "Scheduler" that all end with. */
+const SCHEDULERS = [
+  "DDIM", "DDPM", "DPMSolverMultistep", "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "LCM", "PNDM", "UnCLIP",
+  "UniPCMultistep",
+];
+/** Stands for a scheduler that was asked for with fields of its own. */
+const KEPT = "as it was";
+
 let ids = 0;
 
 export function stepCard(models, values, { remove }) {
@@ -10,6 +18,7 @@ export function stepCard(models, values, { remove }) {
     model: h("select", { id: `${id}-model`, onchange: suggest }, models.map(({ alias }) => h("option", { value: alias, selected: alias === values.model }, alias))),
     negative_prompt: h("textarea", { id: `${id}-negative_prompt`, rows: 1, value: values.negative_prompt ?? "", placeholder: "What it shall not show" }),
     num_inference_steps: number("num_inference_steps", 1, 1000),
+    scheduler: h("select", { id: `${id}-scheduler` }, schedulers(values.scheduler)),
     seed: number("seed", 0, Number.MAX_SAFE_INTEGER),
     width: number("width", 64, 4096, 8),
     height: number("height", 64, 4096, 8),
@@ -18,11 +27,12 @@ export function stepCard(models, values, { remove }) {
   const guidance = slider("guidance_scale", "Guidance", 0, 20, 0.1, 7.5, "How closely it follows the prompt");
   const title = h("h2");
   const drop = h("button.plain", { type: "button", onclick: remove }, "Remove");
-  const details = h("details", { open: Boolean(values.negative_prompt) },
+  const details = h("details", { open: Boolean(values.negative_prompt || values.scheduler) },
     h("summary", {}, "More"),
     h("div.stack", {},
       field("negative_prompt", "Negative prompt"),
-      h("div.fields", {}, field("num_inference_steps", "Denoising steps"), field("seed", "Seed"), field("width", "Width"), field("height", "Height"))));
+      h("div.fields", {}, field("num_inference_steps", "Denoising steps"), field("scheduler", "Scheduler"), field("seed", "Seed")),
+      h("div.fields", {}, field("width", "Width"), field("height", "Height"))));
   const element = h("li.card", {},
     h("div.step-head", {}, title, drop),
     h("div.stack", {}, field("prompt", "Prompt"), field("model", "Model"), h("div.fields", {}, strength.element, guidance.element), details));
@@ -87,11 +97,19 @@ export function stepCard(models, values, { remove }) {
       const { kind, image, ...asked } = values;
       for (const [name, input] of Object.entries(fields)) {
         const text = input.value.trim();
+        if (text === KEPT && name === "scheduler") continue;
         const skip = text === "" || (name === "strength" && element.dataset.kind === "text2img");
-        if (input.type === "number") skip ? delete asked[name] : (asked[name] = Number(text));
-        else asked[name] = text;
+        if (skip && (input.type === "number" || name === "scheduler")) delete asked[name];
+        else asked[name] = input.type === "number" ? Number(text) : text;
       }
       return asked;
     },
   };
+}
+
+function schedulers(asked) {
+  const known = [["", "the model’s own"], ...SCHEDULERS.map((name) => [`${name}Scheduler`, name])];
+  if (asked?.class) known.push([KEPT, `${asked.class.replace(/Scheduler$/, "")}, with fields of its own`]);
+  const chosen = asked?.class ? KEPT : asked ?? "";
+  return known.map(([value, label]) => h("option", { value, selected: value === chosen }, label));
 }

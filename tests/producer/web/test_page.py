@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from storage.spec import SCHEDULERS
 from tests.acceptance.conftest import Mill
 from tests.producer.web.conftest import Site
 
@@ -86,6 +87,11 @@ def test_a_chain_is_a_strip_and_is_changed_and_run_again(
     cards = page.locator("li.card")
     expect(cards.nth(1).get_by_label("Prompt", exact=True)).to_have_value("a blue house")
     cards.nth(1).get_by_label("Prompt", exact=True).fill("a green house")
+    cards.nth(1).get_by_text("More", exact=True).click()
+    choice = cards.nth(1).get_by_label("Scheduler")
+    offered = choice.locator("option").evaluate_all("all => all.map(({ value }) => value)")
+    assert offered == ["", *SCHEDULERS]
+    choice.select_option("EulerDiscreteScheduler")
     page.get_by_role("button", name="Submit the chain of 2").click()
     expect(page.get_by_role("heading", name="a green house")).to_be_visible()
     page.wait_for_selector(".pill.succeeded", timeout=PATIENCE)
@@ -94,6 +100,24 @@ def test_a_chain_is_a_strip_and_is_changed_and_run_again(
     assert after.spec is not None
     assert after.spec.steps[0] == before.spec.steps[0]
     assert after.spec.steps[1].prompt == "a green house"
+    chosen = [step.scheduler for job in (before, after) for step in job.spec.steps]
+    assert chosen == [None, None, None, "EulerDiscreteScheduler"]
+
+
+def test_a_scheduler_with_fields_of_its_own_stays_as_it_was(
+    open_page: OpenPage, mill: Mill
+) -> None:
+    own = {"class": "EulerDiscreteScheduler", "use_karras_sigmas": True}
+    asked = {"kind": "text2img", "prompt": "a house", "num_inference_steps": 2, "scheduler": own}
+    job = mill.wait(mill.submit(asked))
+    page = open_page(f"#/submit?from={job.id}")
+    expect(page.get_by_label("Scheduler")).to_have_value("as it was")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_selector(".pill.succeeded", timeout=PATIENCE)
+    (again,) = mill.ledger.jobs(limit=1)
+    assert again.id != job.id
+    assert again.spec is not None
+    assert again.spec.steps[0].scheduler == own
 
 
 def test_a_failed_job_says_why_and_lists_its_attempts(open_page: OpenPage, mill: Mill) -> None:
