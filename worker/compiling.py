@@ -113,15 +113,19 @@ class Compiling:
 
     def _begin(self, need: Need) -> None:
         command = [sys.executable, "-P", "-m", "worker.compiling"]
-        # In a session of its own: Ctrl-C is this one's.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        self._for = need
-        assert self._process.stdin is not None
-        words = {"folder": str(self._folder), "need": need.plain()}
-        self._process.stdin.write(json.dumps(words).encode())
-        self._process.stdin.close()
+        words = json.dumps({"folder": str(self._folder), "need": need.plain()})
+        try:
+            # In a session of its own: Ctrl-C is this one's.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+            )
+            self._for = need
+            assert self._process.stdin is not None
+            with self._process.stdin as told:
+                told.write(words.encode())
+        except OSError as error:
+            logger.warning("compiling %s aside failed: %s", need.model.alias, error)
+            self._met.add(need)
 
     def _look(self) -> None:
         """Take note of what the other process has come to."""

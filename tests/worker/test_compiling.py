@@ -1,5 +1,6 @@
 """What rows in flight would wait for is compiled by another process."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_what_cannot_be_compiled_is_left_to_the_job(pipe: Any, compiling: Compil
     gone = need(Model(alias="gone", source="/nowhere"))
     assert not compiling.is_met(gone, pipe)
     wait_until_met(compiling, gone, pipe)
+
+
+def test_where_no_process_can_be_begun_the_job_compiles(
+    model: Model, pipe: Any, compiling: Compiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert not compiling.is_met(need(model), pipe)
+    assert compiling.is_met(need(model), pipe)
 
 
 def test_a_model_too_large_to_be_there_twice_is_compiled_here(
