@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from storage.models import Model
 from worker.device import Device, bring_up, first_sentence, pin
 from worker.engine_terms import result_size
 from worker.loaded_models import LoadedModels, Wanted
+from worker.passenger import Passenger
 from worker.rendering import Request
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,25 @@ class Compiling:
         if self._process is None:
             self._begin(need)
         return False
+
+    def able(self, waiting: Iterable[Passenger], models: LoadedModels) -> Iterator[Passenger]:
+        """Those for whom nothing has to be compiled first; for the others it will be."""
+        for passenger in waiting:
+            pipe = models.ready(passenger.wanted)
+            if pipe is None or self.is_met(need_of(passenger.request, pipe), pipe):
+                yield passenger
+
+    def may_grow(self, group: Any, passengers: Sequence[Passenger], pipe: Any) -> bool:
+        """Whether another batch size for a group of passengers keeps no rows of others waiting."""
+        wanted, shape = group
+        # Without a shape it has just begun, and none of its model were in flight.
+        others = [
+            p
+            for p in passengers
+            if p.row is not None and (p.wanted != wanted or shape not in (None, p.row.latent.shape))
+        ]
+        mine = next(p for p in passengers if p.wanted == wanted)
+        return not others or self.is_met(need_of(mine.request, pipe, ROWS[-1]), pipe)
 
     def note(self, need: Need) -> None:
         """This process has compiled it."""

@@ -21,8 +21,7 @@ import numpy as np
 from PIL import Image
 
 from storage.errors import BadOutput, DeviceFailed, InvalidModel, LatentmillError
-from storage.models import Model
-from worker.compiling import ROWS, Compiling, need_of
+from worker.compiling import Compiling, need_of
 from worker.device import (
     Device,
     bring_up,
@@ -209,32 +208,18 @@ class DeviceLoop:
         return groups
 
     def _able(self) -> list[Passenger]:
-        """Waiting requests, without those for which rows in flight would wait for a compilation.
-
-        Another process compiles for them; with nothing in flight it is done here.
-        """
-        if not self._begun:
-            return list(self._waiting)
-        able = []
-        for passenger in self._waiting:
-            pipe = self._models.ready(passenger.wanted)
-            if pipe is None or self._compiling.is_met(need_of(passenger.request, pipe), pipe):
-                able.append(passenger)
-        return able
+        """Waiting requests; while rows are in flight, those for which they need not wait."""
+        able = self._compiling.able(self._waiting, self._models) if self._begun else self._waiting
+        return list(able)
 
     def _may_compile(self, pipe: Any) -> bool:
-        """Whether another batch size for the current group keeps no rows of others waiting."""
-        wanted, shape = self._current
-        # Without a shape it has just begun, and none of its model were in flight.
-        if all(p.wanted == wanted and shape in (None, p.row.latent.shape) for p in self._begun):
-            return True
-        mine = next(p for p in [*self._begun, *self._waiting] if p.wanted == wanted)
-        return self._compiling.is_met(need_of(mine.request, pipe, ROWS[-1]), pipe)
+        everyone = [*self._begun, *self._waiting]
+        return self._compiling.may_grow(self._current, everyone, pipe)
 
     def _admit(self, wanted: Wanted, pipe: Any) -> list[Passenger]:
         """Begin what waits for this model, as far as there is room."""
         begun = [passenger for passenger in self._begun if passenger.wanted == wanted]
-        most = min((self._room.rows(*key(p)) for p in begun), default=UNMEASURED)
+        most = min((self._room.rows(*p.room) for p in begun), default=UNMEASURED)
         mine = [passenger for passenger in self._able() if passenger.wanted == wanted]
         mine.sort(key=lambda passenger: (-passenger.request.priority, passenger.arrived))
         mine = mine[: max(0, most - len(begun))]
@@ -311,7 +296,7 @@ class DeviceLoop:
 
     def _step(self, pipe: Any, group: Sequence[Passenger]) -> list[Passenger]:
         """Those that took the step. An error is pinned on its row by halving: the others go on."""
-        model, shape = key(group[0])
+        model, shape = group[0].room
         most = self._room.rows(model, shape)
         if len(group) > most:
             return [*self._step(pipe, group[:most]), *self._step(pipe, group[most:])]
@@ -360,8 +345,3 @@ class DeviceLoop:
             passenger.future.set_result(rendered)
         else:
             passenger.future.set_exception(error or DeviceFailed("the device loop gave no reason"))
-
-
-def key(passenger: Passenger) -> tuple[Model, tuple[int, ...]]:
-    """What the room of a row's group depends on."""
-    return passenger.request.model, passenger.row.latent.shape

@@ -4,6 +4,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from storage.models import Model
 from worker.loaded_models import Wanted
 from worker.rendering import Rendered, Request
 
@@ -28,3 +29,8 @@ class Passenger:
     def key(self) -> tuple[Wanted, tuple[int, ...]]:
         """Rows with the same key can share a call of the model."""
         return self.wanted, self.row.latent.shape
+
+    @property
+    def room(self) -> tuple[Model, tuple[int, ...]]:
+        """What the room of its group depends on."""
+        return self.request.model, self.row.latent.shape

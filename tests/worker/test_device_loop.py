@@ -16,7 +16,7 @@ from storage.models import Model
 from storage.spec import Img2Img, Text2Img
 from tests.reference.make_pipelines import picture
 from tests.reference.tiny import write_stable_diffusion
-from worker.compiling import Need
+from worker.compiling import Compiling, Need
 from worker.device import Device
 from worker.device_loop import DeviceLoop
 from worker.loaded_models import Wanted
@@ -402,10 +402,11 @@ def test_the_meter_knows_calls_rows_and_results(loop: DeviceLoop, models: dict[s
     assert after["idle_seconds"] + after["finish_seconds"] < after["up_seconds"]
 
 
-class Aside:
-    """Stands for the process that compiles for others: `met` says what it is done with."""
+class Aside(Compiling):
+    """Without a process: `met` says what is compiled."""
 
     def __init__(self, met: Callable[[Need], bool]) -> None:
+        super().__init__(None)
         self.met = met
         self.noted: list[Need] = []
 
