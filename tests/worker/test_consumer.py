@@ -1,6 +1,5 @@
 """The consumer takes invitations whatever happens to the broker."""
 
-import os
 import select
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from storage.broker import WORK, celery_app, invite, queue_name, refused, waiting
 from storage.embedded.valkey import running_valkey
-from tests.processes import pid_of_valkey
+from tests.processes import end_valkey
 
 CONSUMER = """
 import logging, sys, warnings
@@ -63,7 +62,7 @@ def test_invitations_are_answered_however_often_the_broker_restarts(
             for _ in range(4):
                 assert answers(running, url)
                 # Now is the worst moment: the message is being acknowledged.
-                os.kill(pid_of_valkey(folder), kill)
+                end_valkey(folder, kill)
                 brokers.enter_context(running_valkey(folder, log))
 
 
