@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from storage.errors import InvalidSpec, NotConfigured, UnknownModel
 from storage.settings import Settings
 from storage.spec import (
-    SIZE_MULTIPLE,
     Guidance,
     SchedulerChoice,
     Step,
     StepCount,
     Strength,
     explained,
+    whole_size,
 )
 
 MODELS_FILE = "models.toml"
@@ -129,7 +129,7 @@ def check_chain(
     a chain whose models are of more than one pool.
     """
     first: Model | None = None
-    width, height = (side - side % SIZE_MULTIPLE for side in size) if size else (None, None)
+    width, height = whole_size(*size) if size else (None, None)
     for index, step in enumerate(steps):
         model = find_model(models, step.model, settings)
         first = first or model

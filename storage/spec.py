@@ -240,6 +240,11 @@ class Spec(_Frozen):
         return self
 
 
+def whole_size(width: int, height: int) -> tuple[int, int]:
+    """The size of a result that has its picture's: rounded down."""
+    return width - width % SIZE_MULTIPLE, height - height % SIZE_MULTIPLE
+
+
 def parse_spec(data: Any) -> Spec:
     """A spec from JSON text, bytes or plain values; InvalidSpec names the field."""
     with explained():

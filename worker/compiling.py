@@ -104,13 +104,13 @@ class Compiling:
         """Whether another batch size for a group of passengers keeps no rows of others waiting."""
         wanted, shape = group
         # Without a shape it has just begun, and none of its model were in flight.
-        others = [
-            p
+        if all(
+            p.row is None or (p.wanted == wanted and shape in (None, p.row.latent.shape))
             for p in passengers
-            if p.row is not None and (p.wanted != wanted or shape not in (None, p.row.latent.shape))
-        ]
+        ):
+            return True
         mine = next(p for p in passengers if p.wanted == wanted)
-        return not others or self.is_met(need_of(mine.request, pipe, ROWS[-1]), pipe)
+        return self.is_met(need_of(mine.request, pipe, ROWS[-1]), pipe)
 
     def note(self, need: Need) -> None:
         """This process has compiled it."""
@@ -152,7 +152,6 @@ class Compiling:
         if self._process is None or self._process.poll() is None:
             return
         need, status = self._for, self._process.returncode
-        self._process.wait()
         self._process = self._for = None
         assert need is not None
         if status == 0:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from storage.errors import BadOutput, DeviceFailed, InvalidSpec, LatentmillError
-from storage.spec import SIZE_MULTIPLE, Img2Img, Step
+from storage.spec import Img2Img, Step, whole_size
 from worker.device import first_sentence
 from worker.rendering import Latent, Request
 
@@ -83,8 +83,7 @@ def result_size(
     if isinstance(source, Latent):
         own = source.values.shape[2] * scale, source.values.shape[1] * scale
     elif source is not None:
-        width, height = source.size
-        own = width - width % SIZE_MULTIPLE, height - height % SIZE_MULTIPLE
+        own = whole_size(*source.size)
     return step.width or own[0], step.height or own[1]
 
 

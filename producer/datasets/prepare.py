@@ -13,7 +13,7 @@ from storage.batch_entry import NewRow
 from storage.errors import InvalidSpec, LatentmillError, UnknownModel
 from storage.models import Model, check_chain, find_model
 from storage.settings import Settings
-from storage.spec import SIZE_MULTIPLE, Spec, Step, explained
+from storage.spec import Spec, Step, explained, whole_size
 from storage.submission import NewJob, new_job
 
 #: A row's number, and what there is of it so far.
@@ -125,7 +125,7 @@ class Preparation:
         known = {"prompt", "negative_prompt", "seed", "image"}
         self._allowed(tuple((type(s), s.model_dump_json(exclude=known)) for s in steps), size)
         if size is not None and None in (steps[0].width, steps[0].height):
-            width, height = (side - side % SIZE_MULTIPLE for side in size)
+            width, height = whole_size(*size)
             self.sizes.add((steps[0].width or width, steps[0].height or height))
         with explained():
             return Spec(
